@@ -1,0 +1,42 @@
+# Each target does all its own set-up from a bare checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint type bench clean
+
+demo: $(VENV)/.runtime  ## made-up videos through a small model, to a table
+	$(BIN)/python examples/make_demo.py
+	$(BIN)/perceive run examples/reconstruct.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## ratios against a peer, medians and spread
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) demo-output examples/media examples/checkpoint
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# torch first and by its pin alone: a range could bring another build.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/.python
+	$(INSTALL) torch
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[dev]'
+	touch $@ $(VENV)/.runtime

@@ -1,0 +1,1 @@
+"""Where runs happen: the targets. Imports nothing of the other rooms."""

@@ -1,0 +1,102 @@
+"""The local target: Ray in this machine, for the length of a run, with every socket on 127.0.0.1."""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a target has, in Ray's logical units."""
+
+    cpus: float
+    gpus: float
+
+
+#: Ray rewrites 127.0.0.1 to the host's address, and so listens on every interface, unless the first is set (2.60).
+#: The others keep a local run quiet; setdefault leaves each to the user.
+_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # at error, every actor pool prints a false alarm (ray issue 53727)
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",  # what it logs as an error it also raises
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[Resources]:
+    """Start Ray for a `with` block and stop it after; its folder goes too, unless the block raised.
+
+    `cpus` and `gpus` are logical; by default what the machine has.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Ray asks for a token by default and would leave one in the user's home; this one ends with the process.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+    from ray._private import ray_constants
+
+    if ray_constants.ENABLE_RAY_CLUSTER:
+        raise RuntimeError(
+            "Ray was imported before RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 was set, so it would listen on every "
+            "interface. Set that variable before the import, or import ray after local_ray() has begun."
+        )
+
+    folder = tempfile.mkdtemp(prefix="perceive-", dir=_short_tmp())
+    keep = False
+    try:
+        with _muffled():
+            ray.init(
+                address="local",
+                num_cpus=cpus or cores(),
+                num_gpus=gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+            )
+        have = ray.cluster_resources()
+        yield Resources(have.get("CPU", 0), have.get("GPU", 0))
+    except Exception as error:
+        keep = True
+        error.add_note(f"Ray's logs of this run are in {folder}.")
+        raise
+    finally:
+        ray.shutdown()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _muffled() -> Iterator[None]:
+    """Hold back what native code writes to stderr (Ray announces its log level); show it if the block raises."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _short_tmp() -> str:
+    """Ray's socket paths must stay under 107 characters: 60 of them are Ray's own."""
+    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 30 else "/tmp"

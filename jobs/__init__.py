@@ -1,0 +1,1 @@
+"""What runs: job files, runs and their states, the command line."""

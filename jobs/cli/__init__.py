@@ -1,0 +1,14 @@
+"""The `perceive` command: one file per verb. Verbs import what they need when they run, so that help is instant."""
+
+import click
+
+from jobs.cli.run import run
+
+
+@click.group(no_args_is_help=True)
+@click.version_option(package_name="perceiver-batch", prog_name="perceive")
+def main() -> None:
+    """Batch inference for Perceiver IO: media in, complete and typed Arrow tables out."""
+
+
+main.add_command(run)

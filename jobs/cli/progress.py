@@ -1,0 +1,84 @@
+"""Progress for whoever waits: a bar on a terminal, a line every few seconds elsewhere, always on stderr."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from jobs import run
+
+_LINE_EVERY_S = 5.0
+
+
+@contextmanager
+def terminal_progress() -> Iterator["run.Progress"]:
+    """Progress that suits stderr."""
+    if not sys.stderr.isatty():
+        yield LineProgress()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield BarProgress(bars)
+
+
+class BarProgress:
+    """One bar a stage, under the bars of those that are done."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.bar: TaskID | None = None
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        self.bar = self.bars.add_task(name, total=total, completed=done)
+
+    def at(self, done: int) -> None:
+        if self.bar is not None:
+            self.bars.update(self.bar, completed=done)
+
+
+class LineProgress:
+    """A line every few seconds, with the rate since the stage began and the time that it leaves."""
+
+    def __init__(self, every_s: float = _LINE_EVERY_S) -> None:
+        self.every_s = every_s
+        self.name, self.total, self.first = "", 0, 0
+        self.began = self.said = 0.0
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        self.name, self.total, self.first = name, total, done
+        self.began = self.said = time.monotonic()
+        resumed = f", {done} of them done before" if done else ""
+        print(f"{name}: {total}{resumed}", file=sys.stderr, flush=True)
+
+    def at(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self.said < self.every_s:
+            return
+        self.said = now
+        rate = (done - self.first) / (now - self.began)
+        left = f", {(self.total - done) / rate:.0f} s left" if rate else ""
+        print(f"{self.name}: {done}/{self.total}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")

@@ -1,0 +1,102 @@
+"""perceive run FILE: execute a job here and now."""
+
+import dataclasses
+import json
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from jobs.run import RunResult
+
+BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
+
+
+@click.command()
+@click.argument("file")
+@click.option(
+    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o compute.batch=8"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def run(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run the job in FILE on this machine, resuming it where it stopped before.
+
+    Exit codes: 0 done, 2 bad job, 3 done with quarantined items, 4 more failed than allowed, 5 failed,
+    130 interrupted (run it again to resume).
+    """
+    from jobs.cli.progress import terminal_progress
+    from jobs.run import ErrorBudgetError, run_job
+    from jobs.spec import SpecError, load_job
+
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
+    try:
+        job = load_job(file, overrides)
+        with terminal_progress() as progress:
+            result = run_job(job, progress)
+    except SpecError as error:
+        _stop(BAD_SPEC, str(error), as_json)
+    except ErrorBudgetError as error:
+        _stop(BUDGET_EXCEEDED, str(error), as_json)
+    except KeyboardInterrupt:
+        _stop(INTERRUPTED, f"Interrupted. To resume: perceive run {file}", as_json)
+    except Exception as error:
+        notes = " ".join(getattr(error, "__notes__", []))
+        _stop(FAILED, f"{type(error).__name__}: {error}\n{notes}\nTo resume: perceive run {file}", as_json)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
+    else:
+        _show(result, ["uri", *job.options.preview])
+    sys.exit(result.exit_code)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _stop(code: int, message: str, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"error": message, "exit_code": code}))
+    else:
+        click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
+    """The run's first rows as a table, its account, and what to look at next."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines import reader
+
+    table = Table(*columns, box=box.SIMPLE)
+    for row in reader.dataset(result.output).head(rows, columns=columns).to_pylist():
+        table.add_row(*(_cell(row[name]) for name in columns))
+    console = Console()
+    console.print(table)
+    if result.rows > rows:
+        console.print(f"... and {result.rows - rows} more rows")
+    again = "" if result.windows_now else " (nothing was left to do)"
+    console.print(
+        f"{result.items} items, {result.rows} rows in {result.output}/data, {result.quarantined} quarantined, "
+        f"{result.seconds:.1f} s{again}. Run {result.run_id}, attempt {result.attempt}.",
+        highlight=False,
+    )
+    for row in reader.quarantine(result.output).slice(0, rows).to_pylist():
+        console.print(
+            f"  quarantined: {row['uri']} ({row['stage']}): {row['message']}", highlight=False, markup=False
+        )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return _cell(value[0]) if value else ""  # of labels, the most likely
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    text = str(value)
+    return text.rsplit("/", 1)[-1]

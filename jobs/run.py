@@ -1,0 +1,252 @@
+"""One attempt of a run: plan, refuse what changed, do what is missing, close the account."""
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from cluster.local import cores, local_ray
+from jobs.events import attempts, recorded
+from jobs.fingerprint import fingerprint, run_id
+from jobs.spec import JobSpec, SpecError
+from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
+from perceiver_core.config import PerceiverConfig
+from pipelines.items import InputError, list_items
+from pipelines.manifest import Manifest, close
+from pipelines.meter import Meter
+from pipelines.plan import count_windows, cut_shards, probe_items, shards
+from pipelines.pools import PoolError, fit_pools
+from pipelines.sink import Sink, committed, create_if_absent, prepare
+from pipelines.stages import ModelPlan
+from pipelines.tensors import is_tensor
+
+_SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
+_SHARD_WINDOWS = 64
+_DECODER_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}  # of attention scores in one decoder call
+
+
+class ErrorBudgetError(RuntimeError):
+    """More items failed than the job allows."""
+
+
+class Progress(Protocol):
+    """What a person waiting sees: one stage at a time, counted to its total."""
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
+
+    def at(self, done: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How an attempt ended, from the manifest."""
+
+    run_id: str
+    output: str
+    attempt: int
+    items: int
+    rows: int
+    quarantined: int
+    windows_now: int  #: done by this attempt; the rest was there
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 done with quarantined rows."""
+        return 3 if self.quarantined else 0
+
+
+def run_job(job: JobSpec, progress: Progress) -> RunResult:
+    """Execute one attempt of the job here, to its end.
+
+    Raises SpecError before anything is written, ErrorBudgetError where `on_error` says fail; KeyboardInterrupt
+    leaves the run resumable: the same job on the same output does what is missing.
+    """
+    began = time.monotonic()
+    checkpoint = _checkpoint(job)
+    config = checkpoint.config
+    device = _device(job)
+    model = _model_plan(job, checkpoint, device)
+    plan = _plan(job, config, progress)
+    what = fingerprint(job, checkpoint, model, plan)
+    out = job.output.uri
+    run = run_id(out, what, plan)
+    prepare(out, run)
+    folder = Path(out, "runs", run)
+    _write_once(folder, "spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    with create_if_absent(folder / "plan.parquet", folder / "tmp") as draft:
+        pq.write_table(plan, draft)
+    _write_once(folder, "run.json", json.dumps({"run_id": run, "fingerprint": what}, indent=1))
+    attempt = attempts(folder) + 1
+    sink = Sink(
+        out=out,
+        run_id=run,
+        attempt=attempt,
+        format=job.format,
+        columns=job.options.output_schema(config),
+        about=json.dumps({"job": job.name, "run_id": run, **what}),
+    )
+    done = committed(out, run)
+    missing = {shard: spans for shard, spans in shards(plan).items() if shard not in done}
+    to_do = sum(count_windows(spans) for spans in missing.values())
+    with recorded(folder, attempt):
+        if missing:
+            before = count_windows(plan) - to_do
+            progress.stage("windows", count_windows(plan), done=before)
+            _execute(job, list(missing.values()), model, device, config, sink, progress, before)
+        manifest = close(plan, sink)
+    return _result(manifest, sink, to_do, time.monotonic() - began)
+
+
+def _execute(
+    job: JobSpec,
+    missing: list[pa.Table],
+    model: ModelPlan,
+    device: str,
+    config: PerceiverConfig,
+    sink: Sink,
+    progress: Progress,
+    before: int,
+) -> None:
+    with local_ray(gpus=None if device == "cuda" else 0) as have:
+        from pipelines.pipeline import build, commits  # ray is only imported once its environment is set
+
+        try:
+            pools = fit_pools(have.cpus, have.gpus, job.compute.decode_workers, job.compute.predict_workers)
+        except PoolError as error:
+            raise SpecError(str(error)) from error
+        meter = Meter.start()
+        threads = max(1, cores() // pools.predict_workers)
+        dataset = build(missing, job.options, config, model, device, threads, sink, pools, meter)
+        with _shown(meter, progress, before):
+            for commit in commits(dataset):
+                if commit.quarantined and job.on_error == "fail":
+                    raise _budget_error(pq.read_table(Path(sink.out, commit.quarantine)).to_pylist()[0])
+
+
+@contextmanager
+def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
+    """Show what the model has done, twice a second, while the block runs."""
+    stop = threading.Event()
+
+    def show() -> None:
+        while not stop.wait(0.5):
+            progress.at(before + meter.read().get("predict", 0))
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _checkpoint(job: JobSpec) -> CheckpointInfo:
+    try:
+        found = inspect(job.model.checkpoint)
+    except CheckpointError as error:
+        raise SpecError(f"model.checkpoint: {error}") from error
+    if found.architecture not in job.options.architectures:
+        raise SpecError(
+            f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
+            f"on {' or '.join(job.options.architectures)}. Choose another checkpoint or another task."
+        )
+    try:
+        job.options.check(found.config)
+    except ValueError as error:
+        raise SpecError(f"options: {error}") from error
+    return found
+
+
+def _device(job: JobSpec) -> str:
+    if job.compute.device == "cpu" or (
+        job.compute.device == "auto" and not Path("/proc/driver/nvidia").exists()
+    ):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if job.compute.device == "cuda":
+        raise SpecError(
+            "compute.device asks for cuda, but PyTorch sees no GPU here. Install a CUDA build of PyTorch, check "
+            "nvidia-smi, or set compute.device to cpu."
+        )
+    return "cpu"
+
+
+def _dtype(job: JobSpec, device: str) -> str:
+    if job.model.dtype != "auto":
+        return job.model.dtype
+    if device == "cpu":
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+
+def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
+    batch = job.compute.batch or (16 if device == "cuda" else 4)
+    scores = 4 * batch * checkpoint.config.num_latents  # bytes per output point
+    chunk = job.compute.chunk or max(1024, _DECODER_BYTES[device] // scores)
+    return ModelPlan(job.model.checkpoint, _dtype(job, device), batch, chunk)
+
+
+def _plan(job: JobSpec, config: PerceiverConfig, progress: Progress) -> pa.Table:
+    task = job.options
+    try:
+        items = list_items(job.input.uri, task.suffixes)
+    except InputError as error:
+        raise SpecError(f"input: {error}") from error
+    progress.stage("items planned", len(items))
+    probed = []
+    for one in probe_items(items, task, config):
+        if one.error and job.on_error == "fail":
+            raise _budget_error(dataclasses.asdict(one.error) | {"uri": one.item.uri})
+        probed.append(one)
+        progress.at(len(probed))
+    return cut_shards(probed, job.compute.shard_windows or _shard_windows(task.input_schema(config)))
+
+
+def _shard_windows(columns: pa.Schema) -> int:
+    window = sum(
+        field.type.storage_type.list_size * field.type.value_type.bit_width // 8
+        for field in columns
+        if is_tensor(field.type)
+    )
+    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // window))
+
+
+def _budget_error(row: dict[str, Any]) -> ErrorBudgetError:
+    return ErrorBudgetError(
+        f"on_error is fail, and {row['uri']} could not be processed ({row['stage']}): {row['message']} "
+        "Remove or mend it, or set on_error to quarantine."
+    )
+
+
+def _write_once(folder: Path, name: str, text: str) -> None:
+    with create_if_absent(folder / name, folder / "tmp") as draft:
+        draft.write_text(text)
+
+
+def _result(manifest: Manifest, sink: Sink, windows_now: int, seconds: float) -> RunResult:
+    return RunResult(
+        run_id=manifest.run_id,
+        output=sink.out,
+        attempt=sink.attempt,
+        items=manifest.items,
+        rows=manifest.rows,
+        quarantined=manifest.quarantined,
+        windows_now=windows_now,
+        seconds=round(seconds, 1),
+    )

@@ -1,0 +1,202 @@
+"""The job file: YAML, Python object and command-line overrides are one model, checked here and nowhere else."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from pipelines.tasks import TASKS, Task, task_named
+from pipelines.tensors import Format
+
+
+class SpecError(ValueError):
+    """The job file, or what it points to, can't be run as it is."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class ModelSpec(_Strict):
+    """Which weights, and how they are computed with."""
+
+    checkpoint: str = Field(
+        description="a folder with config.json and model.safetensors or pytorch_model.bin"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 on GPUs that have it, float32 elsewhere"
+    )
+
+
+class InputSpec(_Strict):
+    """What is processed."""
+
+    uri: str | list[str] = Field(description="a file, a folder, a glob, or a list of them")
+
+
+class OutputSpec(_Strict):
+    """Where the table goes."""
+
+    uri: str = Field(description="a folder: one job's output, resumed by running the same job again")
+    format: Format | None = Field(default=None, description="of the parts; by default what suits the task")
+
+
+class ComputeSpec(_Strict):
+    """How much of what is used; every default fits the machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: GPUs where there are any"
+    )
+    decode_workers: int | None = Field(default=None, ge=1, description="CPU workers that decode")
+    predict_workers: int | None = Field(
+        default=None, ge=1, description="workers that hold the model: one a GPU"
+    )
+    batch: int | None = Field(default=None, ge=1, description="windows per call of the model")
+    chunk: int | None = Field(default=None, ge=1, description="output points per call of the decoder")
+    shard_windows: int | None = Field(
+        default=None, ge=1, description="windows per shard, the unit of commit and redo"
+    )
+
+
+class JobSpec(_Strict):
+    """A job: immutable, and the same job on the same output is the same run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="for lists and logs")
+    task: str = Field(description=f"one of: {', '.join(task.name for task in TASKS)}")
+    model: ModelSpec
+    input: InputSpec
+    output: OutputSpec
+    options: Task = Field(default_factory=dict, validate_default=True, description="the task's own options")
+    compute: ComputeSpec = ComputeSpec()
+    on_error: Literal["quarantine", "fail"] = Field(
+        default="quarantine", description="a bad item becomes a quarantine row, or ends the run"
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return task_named(name).name
+
+    @field_validator("options", mode="plain")
+    @classmethod
+    def _typed(cls, options: Any, info: ValidationInfo) -> Any:
+        if "task" not in info.data:
+            return options  # without a task there are no options to know; the task's own error says so
+        kind = task_named(info.data["task"])
+        if isinstance(options, kind):
+            return options
+        known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        for name in options or {}:
+            if name not in known:
+                raise ValueError(f"{name}: {_unknown(name, known)}")
+        return TypeAdapter(kind).validate_python(options or {})
+
+    @property
+    def format(self) -> Format:
+        """The format of the output's parts."""
+        return self.output.format or self.options.format
+
+    @field_serializer("options")
+    def _plain(self, options: Any) -> dict[str, Any]:
+        return dataclasses.asdict(options)
+
+
+def load_job(path: str, overrides: Sequence[str] = ()) -> JobSpec:
+    """Read a job file and apply overrides such as "compute.batch=8".
+
+    Paths in the file are relative to the file, paths in overrides to the working directory. Raises SpecError
+    listing everything that is wrong with it.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise SpecError(f"No such job file: {path}. Examples are in examples/.") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SpecError(
+            f"{path} must be a mapping with name, task, model, input and output at its top level."
+        )
+    for place in _PATHS:
+        below = document.get(place[0])
+        if isinstance(below, dict) and place[1] in below:
+            document = _with(document, place, _anchored(place, below[place[1]], Path(path).resolve().parent))
+    for place, value in map(_override, overrides):
+        document = _with(document, place, _anchored(place, value, Path.cwd()))
+    return parse_job(document, path)
+
+
+def parse_job(document: dict[str, Any], origin: str = "The job") -> JobSpec:
+    """A document as a checked job; SpecError lists everything that is wrong with it."""
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        problems = "\n".join(f"  {line}" for line in _problems(error, JobSpec))
+        raise SpecError(f"{origin} is not a valid job:\n{problems}") from error
+
+
+def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for detail in error.errors():
+        inner = detail.get("ctx", {}).get("error")
+        *above, name = [*map(str, detail["loc"]), ""] if not detail["loc"] else map(str, detail["loc"])
+        where = ".".join([prefix, *above, name] if prefix else [*above, name])
+        if isinstance(inner, ValidationError):
+            yield from _problems(inner, model, where)
+        elif detail["type"] == "extra_forbidden":
+            parent: Any = model
+            for part in above:
+                parent = parent.model_fields[part].annotation
+            yield f"{where}: {_unknown(name, list(parent.model_fields))}"
+        elif detail["type"] == "missing":
+            yield f"{where}: missing."
+        else:
+            yield f"{where}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})"
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no such option.{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(known)}."
+
+
+def _override(text: str) -> tuple[list[str], Any]:
+    """ "compute.batch=8" as its path and value."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise SpecError(f"-o {text}: expected key=value with a dotted key, such as -o compute.batch=8.")
+    return key.split("."), yaml.safe_load(value)
+
+
+def _with(document: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """The document with one value replaced, copied along the path."""
+    if len(path) == 1:
+        return document | {path[0]: value}
+    below = document.get(path[0])
+    return document | {path[0]: _with(below if isinstance(below, dict) else {}, path[1:], value)}
+
+
+#: What in a job file is a path: relative to the file there, to the working directory in an override.
+_PATHS = (["model", "checkpoint"], ["input", "uri"], ["output", "uri"])
+
+
+def _anchored(path: list[str], value: Any, folder: Path) -> Any:
+    if path not in _PATHS:
+        return value
+    if isinstance(value, list):
+        return [_anchored(path, one, folder) for one in value]
+    if not isinstance(value, str) or "://" in value:
+        return value
+    return os.path.normpath(folder / Path(value).expanduser())

@@ -1,0 +1,37 @@
+"""A count of what each stage has done, kept beside the data so that progress moves within a shard."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def add(self, stage: str, windows: int) -> None:
+        self.counts[stage] = self.counts.get(stage, 0) + windows
+
+    def read(self) -> dict[str, int]:
+        return self.counts
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Windows done, by stage. Nothing depends on it: a lost count never fails a run."""
+
+    actor: Any
+
+    @staticmethod
+    def start() -> "Meter":
+        import ray
+
+        return Meter(ray.remote(num_cpus=0)(_Counts).remote())
+
+    def add(self, stage: str, windows: int) -> None:
+        self.actor.add.remote(stage, windows)
+
+    def read(self) -> dict[str, int]:
+        import ray
+
+        counts: dict[str, int] = ray.get(self.actor.read.remote(), timeout=10)
+        return counts

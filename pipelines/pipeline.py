@@ -1,0 +1,64 @@
+"""The whole chain, as one Ray Data plan: shards -> Decode (CPU) -> Predict (device) -> parts."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import ray.data
+
+from perceiver_core.config import PerceiverConfig
+from pipelines.meter import Meter
+from pipelines.pools import Pools
+from pipelines.sink import Commit, Sink, write_part
+from pipelines.stages import Decode, ModelPlan, Predict
+from pipelines.tasks import Task
+
+
+def build(
+    shards: Sequence[pa.Table],
+    task: Task,
+    config: PerceiverConfig,
+    model: ModelPlan,
+    device: str,
+    threads: int,
+    sink: Sink,
+    pools: Pools,
+    meter: Meter,
+) -> ray.data.Dataset:
+    """The dataset of commits: one shard is one block from end to end, so one task a stage and one part."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = None  # at its default a 289 MB shard reached the sink as two tasks
+    context.enable_progress_bars = False  # ours are in windows
+    dataset = ray.data.from_arrow(list(shards))
+    dataset = dataset.map_batches(
+        Decode,
+        fn_constructor_args=(task, config, meter),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=pools.decode_workers),
+        num_cpus=pools.decode_cpus,
+    )
+    # map_batches refuses batch_size=None on GPUs, and any number would split shards or bundle them: this is
+    # map_batches less that check, as Ray's own map_groups calls it.
+    dataset = dataset.map_batches_internal(
+        Predict,
+        fn_constructor_args=(task, model, device, threads, meter),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=pools.predict_workers),
+        num_cpus=pools.predict_cpus,
+        num_gpus=pools.predict_gpus,
+    )
+    return dataset.map_batches(
+        write_part,
+        fn_kwargs={"sink": sink},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=pools.write_cpus,
+    )
+
+
+def commits(dataset: ray.data.Dataset) -> Iterator[Commit]:
+    """Run the dataset; yields every commit as it happens."""
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            yield Commit(**row)

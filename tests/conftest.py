@@ -1,0 +1,51 @@
+"""What several rooms' tests need: a tiny checkpoint, a few real clips, a Ray that stays on this machine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cluster.local import Resources, local_ray
+from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding
+from perceiver_core.checkpoint import save
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+LABELS = ["apple", "bell", "cat", "drum"]
+
+
+def tiny_config(height: int = 24, width: int = 32) -> PerceiverConfig:
+    """The published architecture at the smallest size that still has H != W and several heads."""
+    return PerceiverConfig(
+        num_latents=8,
+        d_latents=16,
+        d_model=704,
+        num_self_attends_per_block=1,
+        num_self_attention_heads=2,
+        num_cross_attention_heads=1,
+        image_size=8,
+        output_shape=(1, 16, height, width),
+        output_num_channels=8,
+        _label_trainable_num_channels=4,
+        id2label=dict(enumerate(LABELS)),
+    )
+
+
+def save_tiny(folder: Path, height: int = 24, width: int = 32) -> Path:
+    torch.manual_seed(0)
+    save(PerceiverForMultimodalAutoencoding(tiny_config(height, width)), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[Resources]:
+    """One Ray for all tests that need one, with a logical GPU, so that both kinds of pools can be placed."""
+    with local_ray(cpus=4, gpus=1) as resources:
+        yield resources

@@ -1,0 +1,87 @@
+"""The job file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.spec import JobSpec, SpecError, load_job, parse_job
+from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
+
+GOOD: dict[str, Any] = {
+    "name": "a-job",
+    "task": "multimodal-autoencoding",
+    "model": {"checkpoint": "weights"},
+    "input": {"uri": ["clips", "s3://bucket/more"]},
+    "output": {"uri": "/out"},
+    "options": {"top_k": 2},
+}
+
+
+def write(folder: Path, document: Any) -> str:
+    path = folder / "job.yaml"
+    path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    return str(path)
+
+
+def test_file_object_and_overrides_are_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    job = load_job(write(tmp_path, GOOD), ["compute.batch=8", "output.uri=here", "options.audio=mix"])
+    assert job.model.checkpoint == str(tmp_path / "weights")  # in the file: relative to the file
+    assert job.input.uri == [str(tmp_path / "clips"), "s3://bucket/more"]
+    assert job.output.uri == str(elsewhere / "here")  # in an override: relative to where one stands
+    assert job.options == MultimodalAutoencoding(top_k=2, audio="mix")
+    assert job.compute.batch == 8
+    assert JobSpec.model_validate(job.model_dump(mode="json")) == job  # spec.yaml reads back
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optoins": {}}, r"optoins: no such option\. Did you mean options\? There are: name, task,"),
+        ({"compute": {"bach": 1}}, r"compute\.bach: no such option\. Did you mean batch\?"),
+        ({"options": {"topk": 1}}, r"options: topk: no such option\. Did you mean top_k\?"),
+        ({"options": {"top_k": 0}}, r"options: top_k must be at least 1, got 0\."),
+        ({"options": {"top_k": "many"}}, r"options\.top_k: Input should be a valid integer.*got 'many'"),
+        ({"options": {"audio": "left"}}, r"options\.audio: Input should be 'first' or 'mix' \(got 'left'\)"),
+        ({"task": "cook"}, r"task: No such task: cook\. The tasks are: multimodal-autoencoding"),
+        ({"model": {}}, r"model\.checkpoint: missing\."),
+        ({"compute": {"batch": 0}}, r"compute\.batch: Input should be greater than or equal to 1"),
+        ({"name": "No Spaces"}, r"name: String should match pattern"),
+        ({"on_error": "ignore"}, r"on_error: Input should be 'quarantine' or 'fail'"),
+    ],
+)
+def test_everything_wrong_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_job(GOOD | change)
+
+
+def test_all_problems_come_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_job(GOOD | {"name": "?", "compute": {"batch": 0}, "extra": 1})
+    assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a", "must be a mapping with name, task, model, input and output"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_what_is_no_job_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_job(write(tmp_path, text))
+
+
+def test_missing_file_and_bad_override(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"No such job file: .*nowhere\.yaml"):
+        load_job(str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(SpecError, match=r"-o batch: expected key=value"):
+        load_job(write(tmp_path, GOOD), ["batch"])
+    with pytest.raises(SpecError, match=r"compute\.nothing: no such option"):
+        load_job(write(tmp_path, GOOD), ["compute.nothing=1"])

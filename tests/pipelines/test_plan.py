@@ -1,0 +1,51 @@
+"""Cutting items into shards."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import ItemError
+from pipelines.items import Item
+from pipelines.plan import Probed, count_windows, cut_shards, digest, shards
+
+
+def probed(counts: list[int]) -> list[Probed]:
+    broken = ItemError("probe", "MediaError", "no", "0")
+    return [
+        Probed(Item(f"id{i}", f"/in/{i}", "v", 1), n, "{}" if n else None, None if n else broken)
+        for i, n in enumerate(counts)
+    ]
+
+
+@given(counts=st.lists(st.integers(0, 70), max_size=30), size=st.integers(1, 20))
+def test_every_window_is_in_one_shard(counts: list[int], size: int) -> None:
+    plan = cut_shards(probed(counts), size)
+    rows = plan.to_pylist()
+    windows = [(row["item_id"], w) for row in rows for w in range(row["first"], row["stop"])]
+    assert windows == [(f"id{i}", w) for i, n in enumerate(counts) for w in range(n)]  # each once, in order
+    assert count_windows(plan) == sum(counts)
+    assert {row["item_id"] for row in rows} == {f"id{i}" for i in range(len(counts))}  # the broken ones too
+    assert all((row["error"] is None) == (row["stop"] > row["first"]) for row in rows)
+
+
+@given(counts=st.lists(st.integers(0, 70), min_size=1, max_size=30), size=st.integers(1, 20))
+def test_shards_are_bounded_numbered_and_full_enough(counts: list[int], size: int) -> None:
+    by_shard = shards(cut_shards(probed(counts), size))
+    assert list(by_shard) == list(range(len(by_shard)))
+    weights = [sum(max(r["stop"] - r["first"], 1) for r in t.to_pylist()) for t in by_shard.values()]
+    assert max(weights) <= size
+    spans: dict[str, int] = {}
+    for table in by_shard.values():
+        for row in table.to_pylist():
+            spans[row["item_id"]] = spans.get(row["item_id"], 0) + 1
+    for i, n in enumerate(counts):
+        assert spans[f"id{i}"] == max(1, -(-n // size))  # never split more than it must be
+    light = [i for i in range(len(weights) - 1) if weights[i] + weights[i + 1] <= size]
+    long_items = sum(n > size for n in counts)
+    assert len(light) <= 2 * long_items  # short items are packed; a long one starts and ends a shard
+
+
+def test_digest_tells_plans_apart() -> None:
+    same = digest(cut_shards(probed([3, 0, 9]), 4))
+    assert same == digest(cut_shards(probed([3, 0, 9]), 4))
+    assert same != digest(cut_shards(probed([3, 0, 9]), 5))
+    assert same != digest(cut_shards(probed([3, 1, 9]), 4))
