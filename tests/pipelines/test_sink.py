@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -146,9 +147,9 @@ def test_orphans_of_a_killed_attempt_go_when_the_run_closes(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("link", "message"),
     [
-        (lambda source, target: os.replace(source, target), "a link overwrites a file that exists"),
+        (os.replace, "a link overwrites a file that exists"),
         (
-            lambda source, target: (_ for _ in ()).throw(PermissionError(1, "not permitted")),
+            Mock(side_effect=PermissionError(1, "not permitted")),
             "without hard links",
         ),
     ],

@@ -1,0 +1,1 @@
+"""Decoding video with its sound (PyAV) and images (Pillow) into what the models take."""

@@ -1,0 +1,106 @@
+"""Windows of an item: so many pictures and the sound that goes with them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import BinaryIO
+
+import numpy as np
+from av.video.stream import VideoStream
+
+from pipelines.media.audio import Channel, Samples, read_segment
+from pipelines.media.container import open_container, stream_at
+from pipelines.media.info import MediaInfo
+from pipelines.media.resize import Image
+from pipelines.media.video import read_ticks
+
+SEGMENT = 16  #: windows of sound decoded at a time: the grid that makes sound the same from every start
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    frames: int = 16
+    height: int = 224
+    width: int = 224
+    samples: int = 30_720
+    fps: int = 25
+
+    def __post_init__(self) -> None:
+        if self.samples % self.frames:
+            raise ValueError(f"expected samples to be a multiple of {self.frames} frames; got {self.samples}")
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.samples // self.frames
+
+    @property
+    def sample_rate(self) -> int:
+        return self.samples_per_frame * self.fps
+
+
+@dataclass(frozen=True)
+class Window:
+    index: int
+    start_time: float  #: seconds since the item's first frame
+    video: Image  #: (frames, height, width, 3); the last window repeats the last frame
+    audio: Samples  #: (samples,) in [-1, 1]; zeros where there is no sound
+    frames: int  #: how many are real
+    samples: int  #: how many are real
+
+
+def count_windows(info: MediaInfo, shape: WindowShape) -> int:
+    return -(-info.frames // shape.frames)
+
+
+def read_windows(
+    file: BinaryIO, info: MediaInfo, shape: WindowShape, first: int, stop: int, *, audio: Channel = "first"
+) -> Iterator[Window]:
+    """Windows first..stop - 1, bitwise the same whichever of them are asked for."""
+    if info.fps != shape.fps:
+        raise ValueError(f"expected windows at the probe's {info.fps} fps; got {shape.fps}; probe at that")
+    if not 0 <= first <= stop <= count_windows(info, shape):
+        raise ValueError(f"expected windows within 0..{count_windows(info, shape)}; got {first}..{stop}")
+    if first == stop:
+        return
+    ticks = range(first * shape.frames, min(stop * shape.frames, info.frames))
+    sound_end = _sound_end(info, shape)
+    sound = _read_sound(file, info, shape, first, stop, audio)
+    with open_container(file) as container:
+        stream = stream_at(container, info.video_stream, VideoStream)
+        pictures = read_ticks(container, stream, info.clock(), ticks, shape.height, shape.width)
+        for index, samples in zip(range(first, stop), sound, strict=True):
+            begin = index * shape.frames
+            frames = min(shape.frames, info.frames - begin)
+            video = np.empty((shape.frames, shape.height, shape.width, 3), np.uint8)
+            for n in range(frames):
+                video[n] = next(pictures)
+            video[frames:] = video[frames - 1]
+            heard = max(sound_end - index * shape.samples, 0)
+            real = min(heard, frames * shape.samples_per_frame)
+            yield Window(index, begin / shape.fps, video, samples, frames, real)
+
+
+def _read_sound(
+    file: BinaryIO, info: MediaInfo, shape: WindowShape, first: int, stop: int, channel: Channel
+) -> Iterator[Samples]:
+    track = info.track()
+    segment_samples = SEGMENT * shape.samples
+    end = info.frames * shape.samples_per_frame
+    for index in range(first, stop):
+        out = np.zeros(shape.samples, np.float32)
+        if track is not None:
+            segment, place = divmod(index, SEGMENT)
+            if index == first or place == 0:
+                begin = segment * segment_samples
+                until = min(begin + segment_samples, end)
+                sound = read_segment(file, track, info.start, shape.sample_rate, begin, until, channel)
+            part = sound[place * shape.samples : (place + 1) * shape.samples]
+            out[: len(part)] = part
+        yield out
+
+
+def _sound_end(info: MediaInfo, shape: WindowShape) -> int:
+    """Where the item's sound ends, in samples from its start."""
+    if not info.has_audio:
+        return 0
+    return int((Fraction(info.audio_end, info.audio_rate) - info.start) * shape.sample_rate)

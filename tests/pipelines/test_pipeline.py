@@ -1,0 +1,179 @@
+"""The chain in Ray Data: its plan, its tasks, and that a shard stays whole."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.local import Resources
+from perceiver_core.checkpoint import inspect
+from pipelines import reader
+from pipelines.items import list_items
+from pipelines.manifest import close
+from pipelines.meter import Meter
+from pipelines.plan import cut_shards, probe_items, shards
+from pipelines.pools import fit_pools
+from pipelines.sink import Commit, Sink, prepare
+from pipelines.stages import Decode, ModelPlan, Predict, block_schema, split_block
+from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
+from pipelines.tensors import to_numpy
+from tests.clips import write_clip
+from tests.conftest import save_tiny
+
+
+@dataclass(frozen=True)
+class SilentMeter(Meter):
+    """Counts nothing: for stages that are called without Ray."""
+
+    actor: Any = None
+
+    def add(self, stage: str, windows: int) -> None:
+        return
+
+
+def plan_of(media: Path, checkpoint: Path, shard_windows: int) -> tuple[pa.Table, Any]:
+    config = inspect(checkpoint).config
+    task = MultimodalAutoencoding(top_k=2)
+    items = list_items(str(media), task.suffixes)
+    return cut_shards(probe_items(items, task, config), shard_windows), config
+
+
+def run(
+    plan: pa.Table, config: Any, checkpoint: Path, out: Path, cpus: float, gpus: float
+) -> tuple[Any, list[Commit]]:
+    from pipelines.pipeline import build, commits
+
+    task = MultimodalAutoencoding(top_k=2)
+    prepare(str(out), "run")
+    sink = Sink(str(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
+    model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
+    pools = fit_pools(cpus, gpus, None, None)
+    meter = Meter.start()
+    dataset = build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, meter)
+    made = list(commits(dataset))
+    close(plan, sink)
+    return dataset, made
+
+
+def operators(dataset: Any) -> list[str]:
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    plan, *_ = get_execution_plan(dataset._logical_plan)
+    return [f"{type(op).__name__}[{op.name}]" for op in plan.dag.post_order_iter()]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    write_clip(folder / "long.mp4", frames=16 * 7 + 5, audio_codec="aac")
+    write_clip(folder / "short.mp4", frames=20, audio_codec=None)
+    (folder / "text.mp4").write_text("not a video")
+    return folder
+
+
+def test_plan_is_visible_and_the_same_with_and_without_gpus(
+    ray_here: Resources, media: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    plan, config = plan_of(media, checkpoint, shard_windows=4)
+    for gpus in (0, 1):
+        dataset, made = run(plan, config, checkpoint, tmp_path / str(gpus), ray_here.cpus, gpus)
+        assert operators(dataset) == [
+            "InputDataBuffer[Input]",
+            "ActorPoolMapOperator[MapBatches(Decode)]",
+            "ActorPoolMapOperator[MapBatches(Predict)]",
+            "TaskPoolMapOperator[MapBatches(write_part)]",
+        ]
+        assert sorted(commit.shard for commit in made) == list(range(len(shards(plan))))  # one block a shard
+        ran = re.findall(r"Operator \d+ (\S+): (\d+) tasks executed, (\d+) blocks produced", dataset.stats())
+        shard_count = str(len(shards(plan)))
+        assert ran[-3:] == [
+            (f"MapBatches({stage})", shard_count, shard_count)
+            for stage in ("Decode", "Predict", "write_part")
+        ]
+    tables = [reader.dataset(str(tmp_path / str(gpus))).to_table() for gpus in (0, 1)]
+    assert tables[0].equals(tables[1])
+
+
+def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: Path) -> None:
+    """At Ray's default block size a 289 MB shard reached the sink as two tasks."""
+    checkpoint = save_tiny(tmp_path / "tiny", 224, 224)
+    (tmp_path / "media").mkdir()
+    write_clip(tmp_path / "media/clip.mp4", frames=16 * 60, audio_codec=None)
+    plan, config = plan_of(tmp_path / "media", checkpoint, shard_windows=60)
+
+    class Copying(MultimodalAutoencoding):
+        """The model left out: what goes in comes out."""
+
+        def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
+            rows = len(batch["video"])
+            return {
+                "video": batch["video"], "audio": batch["audio"],
+                "labels": np.zeros((rows, 2), int), "scores": np.ones((rows, 2), np.float32),
+                "video_psnr": np.zeros(rows, np.float32), "audio_psnr": np.zeros(rows, np.float32),
+            }  # fmt: skip
+
+    from pipelines.pipeline import build, commits
+
+    out, task = tmp_path / "out", Copying(top_k=2)
+    prepare(str(out), "run")
+    sink = Sink(str(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
+    model = ModelPlan(str(checkpoint), "float32", batch=4, chunk=5000)
+    pools, meter = fit_pools(ray_here.cpus, 0, None, None), Meter.start()
+    made = list(
+        commits(build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, meter))
+    )
+    [part] = (out / "data").iterdir()
+    assert [commit.rows for commit in made] == [60]
+    assert part.stat().st_size > 128 << 20
+    close(plan, sink)
+    assert (to_numpy(reader.dataset(str(out)).to_table(columns=["video"]), "video")[59] > 0).any()
+
+
+def test_decode_gives_windows_then_errors(media: Path, checkpoint: Path) -> None:
+    plan, config = plan_of(media, checkpoint, shard_windows=64)
+    [spans] = shards(plan).values()
+    task = MultimodalAutoencoding(top_k=2)
+    block = Decode(task, config, SilentMeter())(spans)
+    windows, failed = split_block(block)
+    assert block.schema.equals(block_schema(task.input_schema(config)))
+    assert windows["window"].to_pylist() == [*range(8), 0, 1]
+    assert windows["frames"].to_pylist() == [16] * 7 + [5, 16, 4]
+    assert windows["samples"].to_pylist() == [30_720] * 7 + [9_600, 0, 0]  # the second clip has no sound
+    [error] = [json.loads(text) for text in failed["error"].to_pylist()]
+    assert error["stage"] == "probe"
+    assert failed["uri"].to_pylist() == [str(media / "text.mp4")]
+
+
+def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
+    media: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for name in ("long.mp4", "short.mp4"):
+        (folder / name).write_bytes((media / name).read_bytes())
+    plan, config = plan_of(folder, checkpoint, shard_windows=64)
+    (folder / "long.mp4").write_bytes((media / "long.mp4").read_bytes()[:9000])
+    [spans] = shards(plan).values()
+    task = MultimodalAutoencoding(top_k=2)
+    windows, failed = split_block(Decode(task, config, SilentMeter())(spans))
+    assert windows["uri"].unique().to_pylist() == [str(folder / "short.mp4")]
+    [row] = failed.select(["uri", "first", "stop", "error"]).to_pylist()
+    assert (row["uri"], row["first"], row["stop"]) == (str(folder / "long.mp4"), 0, 8)
+    assert json.loads(row["error"])["stage"] == "decode"
+
+
+def test_predict_does_not_depend_on_what_fills_a_batch(media: Path, checkpoint: Path) -> None:
+    """Rows of a shard are computed in calls of one shape, so a row is bitwise the same however many follow it."""
+    plan, config = plan_of(media, checkpoint, shard_windows=64)
+    task = MultimodalAutoencoding(top_k=2)
+    block = Decode(task, config, SilentMeter())(shards(plan)[0]).slice(3, 5)
+    predict = Predict(task, ModelPlan(str(checkpoint), "float32", 3, 5000), "cpu", 2, SilentMeter())
+    whole = predict(block)
+    assert whole.schema.equals(block_schema(task.output_schema(config)))
+    for rows in (1, 4):
+        assert whole.slice(0, rows).equals(predict(block.slice(0, rows)))
