@@ -1,0 +1,173 @@
+"""The PerceiverFor... models: the published architectures, put together from the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core import checkpoint
+from perceiver_core.config import PerceiverConfig
+from perceiver_core.decoders import (
+    PerceiverBasicDecoder,
+    PerceiverBasicVideoAutoencodingDecoder,
+    PerceiverClassificationDecoder,
+    PerceiverMultimodalDecoder,
+)
+from perceiver_core.model import PerceiverModel
+from perceiver_core.output_points import OutputPoints
+from perceiver_core.outputs import PerceiverClassifierOutput, PerceiverModelOutput
+from perceiver_core.postprocessors import (
+    PerceiverAudioPostprocessor,
+    PerceiverClassificationPostprocessor,
+    PerceiverMultimodalPostprocessor,
+    PerceiverProjectionPostprocessor,
+)
+from perceiver_core.preprocessors import (
+    PerceiverAudioPreprocessor,
+    PerceiverImagePreprocessor,
+    PerceiverMultimodalPreprocessor,
+    PerceiverOneHotPreprocessor,
+)
+
+
+class PerceiverForMultimodalAutoencoding(nn.Module):
+    """Autoencodes video and its sound, and classifies it, as deepmind/multimodal-perceiver.
+
+    Inputs: {"image": (B, T, 3, H, W) in [0, 1], "audio": (B, samples, 1) in [-1, 1]}; a "label" may be there and is
+    never looked at, since the model always masks it. Any T, and any H and W that are multiples of 4, can be encoded;
+    what is decoded has the config's output_shape.
+    """
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        # The decoder's image queries have the bands of the encoder's resolution too, on their 4 times finer grid.
+        image_positions: dict[str, Any] = {
+            "position_encoding_type": "fourier",
+            "fourier_position_encoding_kwargs": {
+                "num_bands": 32,
+                "max_resolution": (config.num_frames, height, width),
+            },
+        }
+        audio_positions: dict[str, Any] = {
+            "position_encoding_type": "fourier",
+            "fourier_position_encoding_kwargs": {
+                "num_bands": 192,
+                "max_resolution": (config.num_audio_samples,),
+            },
+        }
+        channels = config.output_num_channels
+        preprocessor = PerceiverMultimodalPreprocessor(
+            modalities={
+                "audio": PerceiverAudioPreprocessor(
+                    config, samples_per_patch=config.samples_per_patch, **audio_positions
+                ),
+                "image": PerceiverImagePreprocessor(config, prep_type="patches", **image_positions),
+                "label": PerceiverOneHotPreprocessor(config),
+            },
+            mask_probs={"image": 0.0, "audio": 0.0, "label": 1.0},
+            min_padding_size=4,
+        )
+        decoder = PerceiverMultimodalDecoder(
+            config,
+            modalities={
+                "audio": PerceiverBasicDecoder(
+                    config,
+                    output_num_channels=channels,
+                    output_index_dims=(config.num_audio_patches,),
+                    position_encoding_only=True,
+                    **audio_positions,
+                ),
+                "image": PerceiverBasicVideoAutoencodingDecoder(
+                    config,
+                    output_shape=config.output_shape,
+                    output_num_channels=channels,
+                    position_encoding_only=True,
+                    **image_positions,
+                ),
+                "label": PerceiverClassificationDecoder(
+                    config,
+                    position_encoding_only=True,
+                    position_encoding_type="trainable",
+                    trainable_position_encoding_kwargs={
+                        "num_channels": config._label_trainable_num_channels,
+                        "index_dims": 1,
+                    },
+                ),
+            },
+            num_outputs=None,
+            output_num_channels=channels,
+        )
+        postprocessor = PerceiverMultimodalPostprocessor(
+            {
+                "audio": PerceiverAudioPostprocessor(config, in_channels=channels),
+                "image": PerceiverProjectionPostprocessor(in_channels=channels, out_channels=3),
+                "label": PerceiverClassificationPostprocessor(config, in_channels=channels),
+            }
+        )
+        self.perceiver = PerceiverModel(config, decoder, preprocessor, postprocessor)
+
+    def encode(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> Tensor:
+        """Latents (B, L, D); see PerceiverModel.encode."""
+        return self.perceiver.encode(inputs, attention_mask)
+
+    def decode(
+        self, latents: Tensor, points: OutputPoints, chunk_size: int | None = None
+    ) -> dict[str, Tensor]:
+        """{"audio": (B, samples), "image": (B, points, 3), "label": (B, labels)}; see PerceiverModel.decode."""
+        return self.perceiver.decode(latents, points, chunk_size)
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        attention_mask: Tensor | None = None,
+        subsampled_output_points: Mapping[str, Tensor | None] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> PerceiverClassifierOutput | tuple[Any, ...]:
+        """encode and decode at once; see PerceiverModel.forward. `logits` is the dict that decode returns."""
+        output = self.perceiver(
+            inputs,
+            attention_mask=attention_mask,
+            subsampled_output_points=subsampled_output_points,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+        if isinstance(output, PerceiverModelOutput):
+            return PerceiverClassifierOutput(
+                logits=output.logits,
+                hidden_states=output.hidden_states,
+                attentions=output.attentions,
+                cross_attentions=output.cross_attentions,
+            )
+        return output[:1] + output[2:]  # without last_hidden_state
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+    ) -> Self:
+        """Opens a checkpoint folder of this architecture; see checkpoint.load."""
+        model = checkpoint.load(path, dtype=dtype, device=device)
+        if not isinstance(model, cls):
+            raise checkpoint.CheckpointError(
+                f"{path} must be a checkpoint of {cls.__name__}; got {type(model).__name__}. "
+                f"Use {type(model).__name__}.from_pretrained."
+            )
+        return model
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes a checkpoint folder; see checkpoint.save."""
+        checkpoint.save(self, path)
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "PerceiverForMultimodalAutoencoding": PerceiverForMultimodalAutoencoding,
+}
