@@ -31,7 +31,10 @@ from pipelines.tensors import is_tensor
 
 _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
 _SHARD_WINDOWS = 64
-_DECODER_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}  # of attention scores in one decoder call
+_DECODER_BYTES = {
+    "cpu": 512 << 20,
+    "cuda": 4 << 30,
+}  # what one decoder call may hold of scores and activations
 
 
 class ErrorBudgetError(RuntimeError):
@@ -86,24 +89,23 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     with create_if_absent(folder / "plan.parquet", folder / "tmp") as draft:
         pq.write_table(plan, draft)
     _write_once(folder, "run.json", json.dumps({"run_id": run, "fingerprint": what}, indent=1))
-    attempt = attempts(folder) + 1
+    done = committed(out, run)
+    missing = {shard: spans for shard, spans in shards(plan).items() if shard not in done}
+    to_do = sum(count_windows(spans) for spans in missing.values())
     sink = Sink(
         out=out,
         run_id=run,
-        attempt=attempt,
+        attempt=attempts(folder) + bool(missing),
         format=job.format,
         columns=job.options.output_schema(config),
         about=json.dumps({"job": job.name, "run_id": run, **what}),
     )
-    done = committed(out, run)
-    missing = {shard: spans for shard, spans in shards(plan).items() if shard not in done}
-    to_do = sum(count_windows(spans) for spans in missing.values())
-    with recorded(folder, attempt):
-        if missing:
-            before = count_windows(plan) - to_do
-            progress.stage("windows", count_windows(plan), done=before)
+    if missing:
+        before = count_windows(plan) - to_do
+        progress.stage("windows", count_windows(plan), done=before)
+        with recorded(folder, sink.attempt):
             _execute(job, list(missing.values()), model, device, config, sink, progress, before)
-        manifest = close(plan, sink)
+    manifest = close(plan, sink)
     return _result(manifest, sink, to_do, time.monotonic() - began)
 
 
@@ -197,8 +199,7 @@ def _dtype(job: JobSpec, device: str) -> str:
 
 def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
     batch = job.compute.batch or (16 if device == "cuda" else 4)
-    scores = 4 * batch * checkpoint.config.num_latents  # bytes per output point
-    chunk = job.compute.chunk or max(1024, _DECODER_BYTES[device] // scores)
+    chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
     return ModelPlan(job.model.checkpoint, _dtype(job, device), batch, chunk)
 
 

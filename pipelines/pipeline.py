@@ -12,6 +12,9 @@ from pipelines.sink import Commit, Sink, write_part
 from pipelines.stages import Decode, ModelPlan, Predict
 from pipelines.tasks import Task
 
+#: A shard that kills its worker is tried again this often: by default Ray would restart the worker for ever.
+_RETRIES = {"max_restarts": -1, "max_task_retries": 3}
+
 
 def build(
     shards: Sequence[pa.Table],
@@ -29,16 +32,17 @@ def build(
     context.target_max_block_size = None  # at its default a 289 MB shard reached the sink as two tasks
     context.enable_progress_bars = False  # ours are in windows
     dataset = ray.data.from_arrow(list(shards))
-    dataset = dataset.map_batches(
+    # map_batches_internal is map_batches less two checks: it takes batch_size=None on GPUs (any number would split
+    # or bundle shards), as Ray's own map_groups needs it to, and it takes the limits below without a deprecation.
+    dataset = dataset.map_batches_internal(
         Decode,
         fn_constructor_args=(task, config, meter),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pools.decode_workers),
         num_cpus=pools.decode_cpus,
+        **_RETRIES,
     )
-    # map_batches refuses batch_size=None on GPUs, and any number would split shards or bundle them: this is
-    # map_batches less that check, as Ray's own map_groups calls it.
     dataset = dataset.map_batches_internal(
         Predict,
         fn_constructor_args=(task, model, device, threads, meter),
@@ -47,8 +51,9 @@ def build(
         compute=ray.data.ActorPoolStrategy(size=pools.predict_workers),
         num_cpus=pools.predict_cpus,
         num_gpus=pools.predict_gpus,
+        **_RETRIES,
     )
-    return dataset.map_batches(
+    return dataset.map_batches_internal(
         write_part,
         fn_kwargs={"sink": sink},
         batch_size=None,

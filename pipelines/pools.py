@@ -29,7 +29,7 @@ def fit_pools(cpus: float, gpus: float, decode_workers: int | None, predict_work
         raise PoolError(
             f"compute.predict_workers asks for {predict} GPUs, there are {gpus:g}: set it to at most {gpus:g}."
         )
-    predict_cpus = min(1.0, cpus / 4) if gpus else cpus / 2 / predict
+    predict_cpus = min(1.0, cpus / 4 / predict) if gpus else cpus / 2 / predict
     decode_cpus = min(1.0, cpus / 4)
     write_cpus = min(0.5, cpus / 8)
     spare = cpus - predict * predict_cpus - write_cpus

@@ -12,6 +12,7 @@ from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding
 from perceiver_core.checkpoint import save
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before any test imports ray: loopback only
 
 LABELS = ["apple", "bell", "cat", "drum"]
 

@@ -37,6 +37,9 @@ class Task(Protocol):
     ) -> Iterator[Mapping[str, Any]]:
         """Decode the windows [first, stop) of one item on the CPU."""
 
+    def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
+        """How many output points of each of `batch` items a decoder call may have within `budget` bytes."""
+
     def predict(self, model: Any, batch: Mapping[str, np.ndarray], chunk: int) -> dict[str, np.ndarray]:
         """Run the model on a batch of windows, on its device; one row out for each row in."""
 

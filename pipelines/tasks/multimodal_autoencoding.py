@@ -14,6 +14,7 @@ from pipelines.media.windows import WindowShape, count_windows, read_windows
 from pipelines.tensors import Format, pack
 
 FPS = 25  # as published
+_AUDIO_CHANNELS = 385  # of the audio query's Fourier features, the widest but for the label's
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,14 @@ class MultimodalAutoencoding:
                 "video": window.video,
                 "audio": window.audio,
             }
+
+    def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
+        _, frames, height, width = config.output_shape
+        points = frames * height * width + config.num_audio_patches + 1
+        query = max(_AUDIO_CHANNELS, config._label_trainable_num_channels) + 2
+        # A point holds a row of scores and, at once, about four rows of its query's width, in float32.
+        most = max(1, budget // (4 * batch * (config.num_latents + 4 * query)))
+        return -(-points // -(-points // most))  # equal calls, so that the last one is padded least
 
     def predict(self, model: Any, batch: Mapping[str, np.ndarray], chunk: int) -> dict[str, np.ndarray]:
         import torch

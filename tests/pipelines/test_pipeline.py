@@ -1,6 +1,7 @@
 """The chain in Ray Data: its plan, its tasks, and that a shard stays whole."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from pipelines.plan import cut_shards, probe_items, shards
 from pipelines.pools import fit_pools
 from pipelines.sink import Commit, Sink, prepare
 from pipelines.stages import Decode, ModelPlan, Predict, block_schema, split_block
+from pipelines.tasks import Task
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import to_numpy
 from tests.clips import write_clip
 from tests.conftest import save_tiny
+
+TASK = MultimodalAutoencoding(top_k=2)
 
 
 @dataclass(frozen=True)
@@ -38,23 +42,20 @@ class SilentMeter(Meter):
 
 def plan_of(media: Path, checkpoint: Path, shard_windows: int) -> tuple[pa.Table, Any]:
     config = inspect(checkpoint).config
-    task = MultimodalAutoencoding(top_k=2)
-    items = list_items(str(media), task.suffixes)
-    return cut_shards(probe_items(items, task, config), shard_windows), config
+    items = list_items(str(media), TASK.suffixes)
+    return cut_shards(probe_items(items, TASK, config), shard_windows), config
 
 
 def run(
-    plan: pa.Table, config: Any, checkpoint: Path, out: Path, cpus: float, gpus: float
+    plan: pa.Table, config: Any, checkpoint: Path, out: Path, have: Resources, task: Task = TASK
 ) -> tuple[Any, list[Commit]]:
     from pipelines.pipeline import build, commits
 
-    task = MultimodalAutoencoding(top_k=2)
     prepare(str(out), "run")
     sink = Sink(str(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
     model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
-    pools = fit_pools(cpus, gpus, None, None)
-    meter = Meter.start()
-    dataset = build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, meter)
+    pools = fit_pools(have.cpus, have.gpus, None, None)
+    dataset = build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, Meter.start())
     made = list(commits(dataset))
     close(plan, sink)
     return dataset, made
@@ -81,7 +82,7 @@ def test_plan_is_visible_and_the_same_with_and_without_gpus(
 ) -> None:
     plan, config = plan_of(media, checkpoint, shard_windows=4)
     for gpus in (0, 1):
-        dataset, made = run(plan, config, checkpoint, tmp_path / str(gpus), ray_here.cpus, gpus)
+        dataset, made = run(plan, config, checkpoint, tmp_path / str(gpus), Resources(ray_here.cpus, gpus))
         assert operators(dataset) == [
             "InputDataBuffer[Input]",
             "ActorPoolMapOperator[MapBatches(Decode)]",
@@ -117,30 +118,20 @@ def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: P
                 "video_psnr": np.zeros(rows, np.float32), "audio_psnr": np.zeros(rows, np.float32),
             }  # fmt: skip
 
-    from pipelines.pipeline import build, commits
-
-    out, task = tmp_path / "out", Copying(top_k=2)
-    prepare(str(out), "run")
-    sink = Sink(str(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
-    model = ModelPlan(str(checkpoint), "float32", batch=4, chunk=5000)
-    pools, meter = fit_pools(ray_here.cpus, 0, None, None), Meter.start()
-    made = list(
-        commits(build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, meter))
-    )
+    out = tmp_path / "out"
+    _, made = run(plan, config, checkpoint, out, Resources(ray_here.cpus, 0), Copying(top_k=2))
     [part] = (out / "data").iterdir()
     assert [commit.rows for commit in made] == [60]
     assert part.stat().st_size > 128 << 20
-    close(plan, sink)
     assert (to_numpy(reader.dataset(str(out)).to_table(columns=["video"]), "video")[59] > 0).any()
 
 
 def test_decode_gives_windows_then_errors(media: Path, checkpoint: Path) -> None:
     plan, config = plan_of(media, checkpoint, shard_windows=64)
     [spans] = shards(plan).values()
-    task = MultimodalAutoencoding(top_k=2)
-    block = Decode(task, config, SilentMeter())(spans)
+    block = Decode(TASK, config, SilentMeter())(spans)
     windows, failed = split_block(block)
-    assert block.schema.equals(block_schema(task.input_schema(config)))
+    assert block.schema.equals(block_schema(TASK.input_schema(config)))
     assert windows["window"].to_pylist() == [*range(8), 0, 1]
     assert windows["frames"].to_pylist() == [16] * 7 + [5, 16, 4]
     assert windows["samples"].to_pylist() == [30_720] * 7 + [9_600, 0, 0]  # the second clip has no sound
@@ -159,8 +150,7 @@ def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
     plan, config = plan_of(folder, checkpoint, shard_windows=64)
     (folder / "long.mp4").write_bytes((media / "long.mp4").read_bytes()[:9000])
     [spans] = shards(plan).values()
-    task = MultimodalAutoencoding(top_k=2)
-    windows, failed = split_block(Decode(task, config, SilentMeter())(spans))
+    windows, failed = split_block(Decode(TASK, config, SilentMeter())(spans))
     assert windows["uri"].unique().to_pylist() == [str(folder / "short.mp4")]
     [row] = failed.select(["uri", "first", "stop", "error"]).to_pylist()
     assert (row["uri"], row["first"], row["stop"]) == (str(folder / "long.mp4"), 0, 8)
@@ -170,10 +160,26 @@ def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
 def test_predict_does_not_depend_on_what_fills_a_batch(media: Path, checkpoint: Path) -> None:
     """Rows of a shard are computed in calls of one shape, so a row is bitwise the same however many follow it."""
     plan, config = plan_of(media, checkpoint, shard_windows=64)
-    task = MultimodalAutoencoding(top_k=2)
-    block = Decode(task, config, SilentMeter())(shards(plan)[0]).slice(3, 5)
-    predict = Predict(task, ModelPlan(str(checkpoint), "float32", 3, 5000), "cpu", 2, SilentMeter())
+    block = Decode(TASK, config, SilentMeter())(shards(plan)[0]).slice(3, 5)
+    predict = Predict(TASK, ModelPlan(str(checkpoint), "float32", 3, 5000), "cpu", 2, SilentMeter())
     whole = predict(block)
-    assert whole.schema.equals(block_schema(task.output_schema(config)))
+    assert whole.schema.equals(block_schema(TASK.output_schema(config)))
     for rows in (1, 4):
         assert whole.slice(0, rows).equals(predict(block.slice(0, rows)))
+
+
+def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
+    ray_here: Resources, media: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """By default Ray restarts the worker for ever, in silence."""
+
+    class Deadly(MultimodalAutoencoding):
+        def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
+            os._exit(1)
+
+    from ray.exceptions import RayError
+
+    plan, config = plan_of(media, checkpoint, shard_windows=64)
+    with pytest.raises(RayError, match="actor .* is unavailable"):
+        run(plan, config, checkpoint, tmp_path, Resources(ray_here.cpus, 0), Deadly(top_k=2))
+    assert not list((tmp_path / "data").iterdir())

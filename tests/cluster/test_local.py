@@ -1,0 +1,55 @@
+"""The local target."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from cluster.local import Resources
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_every_socket_is_on_loopback(ray_here: Resources) -> None:
+    me = psutil.Process()
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 5, "expected Ray's own servers to be found"
+    assert {address for _, address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
+
+
+def test_ray_imported_too_early_is_refused() -> None:
+    """Ray reads the variable at import: without it, it would listen on every interface."""
+    code = (
+        "import os; os.environ.pop('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER', None)\n"
+        "import ray\n"
+        "from cluster.local import local_ray\n"
+        "with local_ray(): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Ray was imported before RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 was set" in done.stderr
+
+
+def test_nothing_is_left_behind_unless_it_failed(tmp_path: Path) -> None:
+    code = (
+        "from cluster.local import local_ray\n"
+        "try:\n"
+        "    with local_ray(cpus=1):\n"
+        "        raise ValueError('on purpose')\n"
+        "except ValueError as error: print(error.__notes__[0].split()[-1].rstrip('.'))\n"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    logs = Path(done.stdout.strip())
+    assert logs.is_dir()
+    assert not (tmp_path / ".ray").exists()  # no token in the home
+    subprocess.run(["rm", "-r", logs], check=True)

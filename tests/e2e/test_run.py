@@ -1,0 +1,275 @@
+"""`perceive run` from end to end, on real encoded media."""
+
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.dataset
+import pyarrow.ipc
+import pytest
+import torch
+
+from perceiver_core.checkpoint import load
+from perceiver_core.output_points import OutputPoints
+from pipelines import reader
+from pipelines.items import list_items
+from pipelines.media.info import probe
+from pipelines.media.windows import WindowShape, read_windows
+from tests.clips import write_clip
+from tests.conftest import LABELS
+from tests.e2e.command import interrupt, kill_tree, perceive, start, wait_for, write_job
+
+SHAPE = WindowShape(height=24, width=32)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good clips of several kinds, and the bad ones of every strange bucket."""
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "nested").mkdir()
+    write_clip(folder / "h264.mp4", frames=37, audio_codec="aac")
+    write_clip(folder / "nested/vp9.webm", frames=20, codec="libvpx-vp9", audio_codec="libopus")
+    write_clip(folder / "silent.mkv", frames=16, audio_codec=None)
+    (folder / "text.mp4").write_text("this is not a video\n" * 20)
+    (folder / "zero.mp4").touch()
+    write_clip(folder / "cut.mp4", frames=40)
+    (folder / "cut.mp4").write_bytes((folder / "cut.mp4").read_bytes()[:9_000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(media: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run over all of it, as Arrow; returns the job's folder."""
+    folder = tmp_path_factory.mktemp("run")
+    done = perceive("run", write_job(folder, media, checkpoint))
+    assert done.returncode == 3, done.stderr  # done, with quarantined rows
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def test_every_row_is_the_models_answer(finished: Path, media: Path, checkpoint: Path) -> None:
+    table = reader.dataset(str(finished / "out")).to_table()
+    model = load(checkpoint)
+    video, audio = reader.to_numpy(table, "video"), reader.to_numpy(table, "audio")
+    row = 0
+    for item in list_items(str(media), (".mp4", ".webm", ".mkv")):
+        if Path(item.uri).stem in ("text", "zero", "cut"):
+            continue
+        with Path(item.uri).open("rb") as file:
+            info = probe(file)
+            for window in read_windows(file, info, SHAPE, 0, -(-info.frames // 16)):
+                pixels = torch.from_numpy(window.video).permute(0, 3, 1, 2)[None] / 255
+                sound = torch.from_numpy(window.audio)[None, :, None]
+                with torch.inference_mode():
+                    latents = model.encode({"image": pixels, "audio": sound})
+                    answer = model.decode(latents, OutputPoints.all(model.config))
+                got = table.slice(row, 1).to_pylist()[0]
+                assert (got["item_id"], got["version"], got["uri"]) == (item.item_id, item.version, item.uri)
+                assert (got["window"], got["frames"], got["samples"]) == (
+                    window.index,
+                    window.frames,
+                    window.samples,
+                )
+                assert got["start_time"] == window.start_time
+                expected = (answer["image"][0].clamp(0, 1) * 255).numpy().reshape(video[row].shape)
+                assert (
+                    np.abs(video[row] - expected).max() < 0.51
+                )  # rounded, and batches differ in the last bit
+                real = video[row][: window.frames].astype(float) - window.video[: window.frames]
+                assert math.isclose(
+                    got["video_psnr"], -10 * np.log10(np.mean((real / 255) ** 2)), rel_tol=1e-4
+                )
+                if window.samples:
+                    np.testing.assert_allclose(audio[row], answer["audio"][0].numpy(), atol=1e-4)
+                    error = (audio[row] - window.audio)[: window.samples].astype(float)
+                    assert math.isclose(got["audio_psnr"], -10 * np.log10(np.mean(error**2)), rel_tol=1e-4)
+                else:
+                    assert got["audio"] is None
+                    assert got["audio_psnr"] is None
+                scores, labels = answer["label"][0].softmax(-1).topk(2)
+                assert got["labels"] == [LABELS[i] for i in labels]
+                np.testing.assert_allclose(got["scores"], scores.numpy(), rtol=1e-4)
+                row += 1
+    assert row == table.num_rows == 3 + 2 + 1
+
+
+def test_bad_items_are_named_and_explained(finished: Path, media: Path) -> None:
+    rows = {Path(r["uri"]).stem: r for r in reader.quarantine(str(finished / "out")).to_pylist()}
+    assert rows.keys() == {"text", "zero", "cut"}
+    for row in rows.values():
+        assert row["stage"] == "probe"
+        assert row["error"] == "MediaError"
+        assert "expected" in row["message"]
+    shown = (finished / "stdout").read_text()
+    assert "6 rows" in shown
+    assert "3 quarantined" in shown
+    assert rows["zero"]["message"][:20] in shown
+
+
+def test_progress_on_stderr_and_nothing_else(finished: Path) -> None:
+    said = (finished / "stderr").read_text().splitlines()
+    assert said[:2] == ["items planned: 6", "windows: 6"]
+    assert all(line.startswith("windows: ") for line in said[1:]), said
+
+
+def test_running_again_does_nothing(finished: Path) -> None:
+    before = sorted(path.stat().st_mtime_ns for path in (finished / "out").rglob("*") if path.is_file())
+    began = time.monotonic()
+    done = perceive("run", finished / "job.yaml", "--json")
+    assert time.monotonic() - began < 5  # no Ray, no model
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["exit_code"], result["windows_now"], result["rows"]) == (3, 3, 0, 6)
+    assert (
+        sorted(path.stat().st_mtime_ns for path in (finished / "out").rglob("*") if path.is_file()) == before
+    )
+
+
+def test_a_changed_job_is_refused_by_name_of_what_changed(finished: Path, media: Path) -> None:
+    done = perceive("run", finished / "job.yaml", "-o", "options.top_k=1", "-o", "compute.shard_windows=3")
+    assert done.returncode == 2
+    assert "already holds run" in done.stderr
+    assert "options.top_k was 2, is 1" in done.stderr
+    assert "input (the same items, cut into other shards)" in done.stderr
+    extra = shutil.copy(media / "h264.mp4", media / "new.mp4")
+    try:
+        done = perceive("run", finished / "job.yaml")
+    finally:
+        Path(extra).unlink()
+    assert done.returncode == 2
+    assert "input (1 items added, 0 removed, 0 changed)" in done.stderr
+
+
+@pytest.fixture(scope="module", params=["arrow", "parquet"])
+def table_folder(
+    request: pytest.FixtureRequest,
+    finished: Path,
+    media: Path,
+    checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    if request.param == "arrow":
+        return finished / "out"
+    folder = tmp_path_factory.mktemp("parquet")
+    output = {"uri": str(folder / "out"), "format": "parquet"}
+    assert perceive("run", write_job(folder, media, checkpoint, output=output)).returncode == 3
+    return folder / "out"
+
+
+def test_every_reader_reads_it(table_folder: Path, finished: Path, ray_here: object) -> None:
+    """The README's two-line reshape, in each library, gives the same tensors."""
+    import ray.data
+
+    expected = reader.to_numpy(reader.dataset(str(finished / "out")).to_table(), "video")
+    shape = expected.shape[1:]
+    files = reader.files(str(table_folder))
+    arrow = files[0].endswith(".arrow")
+
+    data = reader.dataset(str(table_folder))
+    np.testing.assert_array_equal(reader.to_numpy(data.to_table(), "video"), expected)
+
+    def stacked(cells: Iterable[Any]) -> np.ndarray:
+        rows = [np.asarray(cell) if arrow else np.frombuffer(cell, np.uint8) for cell in cells]
+        return np.stack(rows).reshape(-1, *shape)
+
+    frame = pl.concat([pl.read_ipc(f, memory_map=False) if arrow else pl.read_parquet(f) for f in files])
+    np.testing.assert_array_equal(stacked(frame["video"].to_list()), expected)
+
+    table = pd.concat([pd.read_feather(f) if arrow else pd.read_parquet(f) for f in files])
+    np.testing.assert_array_equal(stacked(table["video"]), expected)
+
+    rows = ray.data.from_arrow(data.to_table()).take_all()
+    np.testing.assert_array_equal(stacked(row["video"] for row in rows), expected)
+
+    count = duckdb.sql("select count(*), sum(frames) from data").fetchall()
+    assert count == [(6, 37 + 20 + 16)]
+    cells = duckdb.sql("select video from data").fetchall()
+    np.testing.assert_array_equal(stacked(cell for (cell,) in cells), expected)
+
+
+@pytest.fixture(scope="module")
+def long_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    write_clip(folder / "a.mp4", frames=16 * 13 + 3, audio_codec="aac", options={"bf": "2"})
+    write_clip(folder / "b.mkv", frames=16 * 5, codec="libx265", audio_codec="libopus")
+    (folder / "bad.mp4").write_text("no")
+    return folder
+
+
+def test_killed_at_random_instants_the_table_is_the_undisturbed_one(
+    long_media: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    assert perceive("run", write_job(tmp_path / "calm", long_media, checkpoint)).returncode == 3
+    took = time.monotonic() - began
+    job = write_job(tmp_path / "killed", long_media, checkpoint)
+    dice = random.Random(20261121)
+    for _ in range(5):
+        process = start("run", job)
+        time.sleep(dice.uniform(0.3, 1.0) * took * 0.9)
+        kill_tree(process)
+    done = perceive("run", job)
+    assert done.returncode == 3, done.stderr
+    calm, killed = (str(tmp_path / name / "out") for name in ("calm", "killed"))
+    expected, got = reader.dataset(calm).to_table(), reader.dataset(killed).to_table()
+    assert got.equals(expected)
+    glob = pyarrow.dataset.dataset(f"{killed}/data", format="ipc")
+    assert glob.count_rows() == expected.num_rows == 14 + 5
+    drop = ["attempt"]
+    assert reader.quarantine(killed).drop_columns(drop).equals(reader.quarantine(calm).drop_columns(drop))
+    assert len(list(Path(killed, "quarantine").iterdir())) == 1
+
+
+def test_ctrl_c_ends_in_seconds_and_resumes(long_media: Path, checkpoint: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, long_media, checkpoint)
+    process = start("run", job)
+    wait_for(lambda: len(list((tmp_path / "out/data").glob("*"))) >= 1, process)
+    began = time.monotonic()
+    interrupt(process)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == f"Interrupted. To resume: perceive run {job}"
+    done = json.loads(perceive("run", job, "--json").stdout)
+    assert done["attempt"] == 2
+    assert 0 < done["windows_now"] < 19
+    assert done["rows"] == 19
+
+
+def test_on_error_fail_stops_at_the_first_bad_item(media: Path, checkpoint: Path, tmp_path: Path) -> None:
+    done = perceive("run", write_job(tmp_path, media, checkpoint, on_error="fail"))
+    assert done.returncode == 4
+    assert "on_error is fail, and " in done.stderr
+    assert "set on_error to quarantine" in done.stderr
+
+
+def test_a_job_that_cannot_run_says_why(media: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    config = json.loads((other / "config.json").read_text()) | {"architectures": ["PerceiverForMaskedLM"]}
+    (other / "config.json").write_text(json.dumps(config))
+    job = write_job(tmp_path, media, checkpoint)
+    for override, message in {
+        f"input.uri={tmp_path}/nowhere": "No such file or folder",
+        f"input.uri={tmp_path}/empty": "expected files that end in .mp4",
+        "optoins.top_k=1": "optoins: no such option. Did you mean options?",
+        f"model.checkpoint={other}": "holds a PerceiverForMaskedLM, but the task multimodal-autoencoding runs on",
+        f"model.checkpoint={tmp_path}/gone": "model.checkpoint: A checkpoint must be a folder",
+        "options.top_k=9": "top_k is 9, but the checkpoint has 4 labels",
+        "compute.device=cuda": "PyTorch sees no GPU here",
+    }.items():
+        if override == "compute.device=cuda" and torch.cuda.is_available():
+            continue
+        done = perceive("run", job, "-o", override)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert not (tmp_path / "out").exists()
