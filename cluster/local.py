@@ -1,5 +1,6 @@
 """The local target: Ray in this machine, for the length of a run, with every socket on 127.0.0.1."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -63,7 +64,7 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[Reso
                 num_gpus=gpus,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=folder,
             )

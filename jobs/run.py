@@ -44,7 +44,7 @@ class ErrorBudgetError(RuntimeError):
 class Progress(Protocol):
     """What a person waiting sees: one stage at a time, counted to its total."""
 
-    def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
+    def stage(self, name: str, total: int, done: int = 0) -> None: ...
 
     def at(self, done: int) -> None: ...
 
@@ -131,7 +131,7 @@ def _execute(
         dataset = build(missing, job.options, config, model, device, threads, sink, pools, meter)
         with _shown(meter, progress, before):
             for commit in commits(dataset):
-                if commit.quarantined and job.on_error == "fail":
+                if commit.quarantine and job.on_error == "fail":
                     raise _budget_error(pq.read_table(Path(sink.out, commit.quarantine)).to_pylist()[0])
 
 

@@ -99,7 +99,7 @@ class JobSpec(_Strict):
         kind = task_named(info.data["task"])
         if isinstance(options, kind):
             return options
-        known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        known = [field.name for field in dataclasses.fields(kind)]
         for name in options or {}:
             if name not in known:
                 raise ValueError(f"{name}: {_unknown(name, known)}")

@@ -1,6 +1,7 @@
 """The whole chain, as one Ray Data plan: shards -> Decode (CPU) -> Predict (device) -> parts."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -12,8 +13,8 @@ from pipelines.sink import Commit, Sink, write_part
 from pipelines.stages import Decode, ModelPlan, Predict
 from pipelines.tasks import Task
 
-#: A shard that kills its worker is tried again this often: by default Ray would restart the worker for ever.
-_RETRIES = {"max_restarts": -1, "max_task_retries": 3}
+_TRIES = 3  # of a shard that kills its worker; by default Ray would go on for ever
+_RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _TRIES}
 
 
 def build(
@@ -31,7 +32,7 @@ def build(
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = None  # at its default a 289 MB shard reached the sink as two tasks
     context.enable_progress_bars = False  # ours are in windows
-    dataset = ray.data.from_arrow(list(shards))
+    dataset: ray.data.Dataset = ray.data.from_arrow(list(shards))
     # map_batches_internal is map_batches less two checks: it takes batch_size=None on GPUs (any number would split
     # or bundle shards), as Ray's own map_groups needs it to, and it takes the limits below without a deprecation.
     dataset = dataset.map_batches_internal(
@@ -54,16 +55,18 @@ def build(
         **_RETRIES,
     )
     return dataset.map_batches_internal(
-        write_part,
+        write_part,  # type: ignore[arg-type]  # Ray's annotation knows no function with fn_kwargs
         fn_kwargs={"sink": sink},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=pools.write_cpus,
+        max_retries=_TRIES,
     )
 
 
 def commits(dataset: ray.data.Dataset) -> Iterator[Commit]:
     """Run the dataset; yields every commit as it happens."""
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        assert isinstance(batch, pa.Table)
         for row in batch.to_pylist():
             yield Commit(**row)

@@ -35,7 +35,9 @@ def test_imports_go_one_way(room: str) -> None:
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
         if room == "perceiver_core":
             assert "ray" not in imported(path), f"{path.relative_to(ROOT)} imports ray"
-        assert "transformers" not in imported(path), f"{path.relative_to(ROOT)}: transformers is a test oracle"
+        assert "transformers" not in imported(path), (
+            f"{path.relative_to(ROOT)}: transformers is a test oracle"
+        )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])

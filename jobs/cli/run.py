@@ -72,23 +72,19 @@ def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
 
     from pipelines import reader
 
-    table = Table(*columns, box=box.SIMPLE)
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for row in reader.dataset(result.output).head(rows, columns=columns).to_pylist():
         table.add_row(*(_cell(row[name]) for name in columns))
-    console = Console()
-    console.print(table)
+    Console().print(table)
     if result.rows > rows:
-        console.print(f"... and {result.rows - rows} more rows")
-    again = "" if result.windows_now else " (nothing was left to do)"
-    console.print(
-        f"{result.items} items, {result.rows} rows in {result.output}/data, {result.quarantined} quarantined, "
-        f"{result.seconds:.1f} s{again}. Run {result.run_id}, attempt {result.attempt}.",
-        highlight=False,
-    )
+        click.echo(f"... and {result.rows - rows} more rows")
     for row in reader.quarantine(result.output).slice(0, rows).to_pylist():
-        console.print(
-            f"  quarantined: {row['uri']} ({row['stage']}): {row['message']}", highlight=False, markup=False
-        )
+        click.echo(f"quarantined: {row['uri']} ({row['stage']}): {row['message']}")
+    again = "" if result.windows_now else " (nothing was left to do)"
+    click.echo(
+        f"{result.items} items, {result.rows} rows in {result.output}/data, {result.quarantined} quarantined, "
+        f"{result.seconds:.1f} s{again}. Run {result.run_id}, attempt {result.attempt}."
+    )
 
 
 def _cell(value: Any) -> str:

@@ -135,8 +135,11 @@ def _mp4_promise(cursor: _Cursor) -> tuple[int, str]:
             length = cursor.size - at
         if length < 8:
             break
-        if at + length > cursor.size:
-            return at + length, f"its {kind.decode('latin-1')!r} box"
+        if at + length > cursor.size and kind in (
+            b"moov",
+            b"mdat",
+        ):  # else it is junk behind the file: harmless
+            return at + length, f"its {kind.decode()!r} box"
         seen.add(kind)
         at += length
     if b"moov" not in seen:

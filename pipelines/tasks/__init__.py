@@ -14,6 +14,7 @@ from pipelines.tensors import Format
 class Task(Protocol):
     """A frozen dataclass whose fields are the user's options, and the functions that the stages call."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     name: ClassVar[str]
     architectures: ClassVar[tuple[str, ...]]  #: the checkpoints that it runs on
     suffixes: ClassVar[tuple[str, ...]]  #: what a folder is searched for

@@ -180,6 +180,6 @@ def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
     from ray.exceptions import RayError
 
     plan, config = plan_of(media, checkpoint, shard_windows=64)
-    with pytest.raises(RayError, match="actor .* is unavailable"):
+    with pytest.raises(RayError, match=r"actor .* is unavailable"):
         run(plan, config, checkpoint, tmp_path, Resources(ray_here.cpus, 0), Deadly(top_k=2))
     assert not list((tmp_path / "data").iterdir())

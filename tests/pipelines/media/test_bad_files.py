@@ -200,3 +200,11 @@ def test_missing_bytes_of_a_file_that_fails(tmp_path: Path) -> None:
 
     with pytest.raises(ConnectionError):
         probe(Broken(clip(tmp_path, ".mp4", container_options={"movflags": "faststart"})))
+
+
+def test_junk_behind_a_whole_mp4_is_harmless(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", frames=10)
+    with (tmp_path / "clip.mp4").open("ab") as file:
+        file.write(b"\xff\xff\xff\x00junkjunkjunk")
+    with (tmp_path / "clip.mp4").open("rb") as file:
+        assert probe(file).frames == 10
