@@ -1,0 +1,6 @@
+"""`make bench`: prints ratios against a peer, measured in this process on this machine."""
+
+from tests.bench.multimodal import encode_once
+
+if __name__ == "__main__":
+    encode_once()
