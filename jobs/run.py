@@ -105,6 +105,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         progress.stage("windows", count_windows(plan), done=before)
         with recorded(folder, sink.attempt):
             _execute(job, list(missing.values()), model, device, config, sink, progress, before)
+        progress.at(count_windows(plan))
     manifest = close(plan, sink)
     return _result(manifest, sink, to_do, time.monotonic() - began)
 

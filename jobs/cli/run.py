@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import signal
 import sys
 from types import FrameType
@@ -31,6 +32,7 @@ def run(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from jobs.run import ErrorBudgetError, run_job
     from jobs.spec import SpecError, load_job
 
+    resume = "To resume: " + shlex.join(["perceive", "run", file, *(x for o in overrides for x in ("-o", o))])
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
     try:
         job = load_job(file, overrides)
@@ -41,10 +43,10 @@ def run(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     except ErrorBudgetError as error:
         _stop(BUDGET_EXCEEDED, str(error), as_json)
     except KeyboardInterrupt:
-        _stop(INTERRUPTED, f"Interrupted. To resume: perceive run {file}", as_json)
+        _stop(INTERRUPTED, f"Interrupted. {resume}", as_json)
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", []))
-        _stop(FAILED, f"{type(error).__name__}: {error}\n{notes}\nTo resume: perceive run {file}", as_json)
+        _stop(FAILED, f"{type(error).__name__}: {error}\n{notes}\n{resume}", as_json)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
     else:
