@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,17 +24,15 @@ from pipelines.items import InputError, list_items
 from pipelines.manifest import Manifest, close
 from pipelines.meter import Meter
 from pipelines.plan import count_windows, cut_shards, probe_items, shards
-from pipelines.pools import PoolError, fit_pools
+from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.sink import Sink, committed, create_if_absent, prepare
 from pipelines.stages import ModelPlan
 from pipelines.tensors import is_tensor
 
 _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
 _SHARD_WINDOWS = 64
-_DECODER_BYTES = {
-    "cpu": 512 << 20,
-    "cuda": 4 << 30,
-}  # what one decoder call may hold of scores and activations
+#: What one decoder call may hold of scores and activations.
+_DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
 
 class ErrorBudgetError(RuntimeError):
@@ -77,8 +75,9 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     began = time.monotonic()
     checkpoint = _checkpoint(job)
     config = checkpoint.config
-    device = _device(job)
-    model = _model_plan(job, checkpoint, device)
+    gpus = _gpus(job)
+    pools = _pools(job, gpus)
+    model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
     plan = _plan(job, config, progress)
     what = fingerprint(job, checkpoint, model, plan)
     out = job.output.uri
@@ -104,7 +103,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         before = count_windows(plan) - to_do
         progress.stage("windows", count_windows(plan), done=before)
         with recorded(folder, sink.attempt):
-            _execute(job, list(missing.values()), model, device, config, sink, progress, before)
+            _execute(job, list(missing.values()), model, pools, config, sink, progress, before)
         progress.at(count_windows(plan))
     manifest = close(plan, sink)
     return _result(manifest, sink, to_do, time.monotonic() - began)
@@ -114,21 +113,18 @@ def _execute(
     job: JobSpec,
     missing: list[pa.Table],
     model: ModelPlan,
-    device: str,
+    pools: Pools,
     config: PerceiverConfig,
     sink: Sink,
     progress: Progress,
     before: int,
 ) -> None:
-    with local_ray(gpus=None if device == "cuda" else 0) as have:
+    gpus = int(pools.predict_gpus * pools.predict_workers)
+    with local_ray(cores(), gpus):
         from pipelines.pipeline import build, commits  # ray is only imported once its environment is set
 
-        try:
-            pools = fit_pools(have.cpus, have.gpus, job.compute.decode_workers, job.compute.predict_workers)
-        except PoolError as error:
-            raise SpecError(str(error)) from error
         meter = Meter.start()
-        threads = max(1, cores() // pools.predict_workers)
+        device, threads = "cuda" if gpus else "cpu", max(1, cores() // pools.predict_workers)
         dataset = build(missing, job.options, config, model, device, threads, sink, pools, meter)
         with _shown(meter, progress, before):
             for commit in commits(dataset):
@@ -142,8 +138,11 @@ def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
     stop = threading.Event()
 
     def show() -> None:
-        while not stop.wait(0.5):
-            progress.at(before + meter.read().get("predict", 0))
+        from ray.exceptions import RayError
+
+        with suppress(RayError):  # the count is lost with its node; the run itself says what became of it
+            while not stop.wait(0.5):
+                progress.at(before + meter.read().get("predict", 0))
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -171,21 +170,26 @@ def _checkpoint(job: JobSpec) -> CheckpointInfo:
     return found
 
 
-def _device(job: JobSpec) -> str:
-    if job.compute.device == "cpu" or (
-        job.compute.device == "auto" and not Path("/proc/driver/nvidia").exists()
-    ):
-        return "cpu"
+def _gpus(job: JobSpec) -> int:
+    """How many GPUs the run uses; 0 is the CPU."""
+    wanted = job.compute.device
+    if wanted == "cpu" or (wanted == "auto" and not Path("/proc/driver/nvidia").exists()):
+        return 0
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    if job.compute.device == "cuda":
+    if wanted == "cuda" and not torch.cuda.is_available():
         raise SpecError(
             "compute.device asks for cuda, but PyTorch sees no GPU here. Install a CUDA build of PyTorch, check "
             "nvidia-smi, or set compute.device to cpu."
         )
-    return "cpu"
+    return torch.cuda.device_count()
+
+
+def _pools(job: JobSpec, gpus: int) -> Pools:
+    try:
+        return fit_pools(cores(), gpus, job.compute.decode_workers, job.compute.predict_workers)
+    except PoolError as error:
+        raise SpecError(str(error)) from error
 
 
 def _dtype(job: JobSpec, device: str) -> str:

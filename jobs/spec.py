@@ -145,22 +145,22 @@ def parse_job(document: dict[str, Any], origin: str = "The job") -> JobSpec:
     try:
         return JobSpec.model_validate(document)
     except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in _problems(error, JobSpec))
+        problems = "\n".join(f"  {line}" for line in _problems(error))
         raise SpecError(f"{origin} is not a valid job:\n{problems}") from error
 
 
-def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _problems(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[str]:
     for detail in error.errors():
+        place = (*above, *map(str, detail["loc"]))
+        where = ".".join(place)
         inner = detail.get("ctx", {}).get("error")
-        *above, name = [*map(str, detail["loc"]), ""] if not detail["loc"] else map(str, detail["loc"])
-        where = ".".join([prefix, *above, name] if prefix else [*above, name])
-        if isinstance(inner, ValidationError):
-            yield from _problems(inner, model, where)
+        if isinstance(inner, ValidationError):  # of the task's options
+            yield from _problems(inner, place)
         elif detail["type"] == "extra_forbidden":
-            parent: Any = model
-            for part in above:
-                parent = parent.model_fields[part].annotation
-            yield f"{where}: {_unknown(name, list(parent.model_fields))}"
+            parent: Any = JobSpec
+            for name in place[:-1]:
+                parent = parent.model_fields[name].annotation
+            yield f"{where}: {_unknown(place[-1], list(parent.model_fields))}"
         elif detail["type"] == "missing":
             yield f"{where}: missing."
         else:

@@ -50,7 +50,8 @@ def probe_items(items: Iterable[Item], task: Task, config: PerceiverConfig) -> I
             with open_item(item.uri) as file:
                 windows, info = task.probe(file, config)
             return Probed(item, windows, info, None)
-        except Exception as error:  # one row in, its rows or one error out: whatever a stranger's file raises
+        # One row in, its rows or one error out: whatever a stranger's file raises.
+        except Exception as error:
             return Probed(item, 0, None, ItemError.of(error, stage="probe"))
 
     with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:

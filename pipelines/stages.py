@@ -72,9 +72,8 @@ class Decode:
                         tensor[len(rows)] = window[name]
                     rows.append(origin | {name: v for name, v in window.items() if name not in tensors})
                     self.meter.add("decode", 1)
-            except (
-                Exception
-            ) as error:  # one row in, its rows or one error out: whatever a stranger's file raises
+            # One row in, its rows or one error out: whatever a stranger's file raises.
+            except Exception as error:
                 del rows[start:]
                 failed.append(origin | {"error": ItemError.of(error, stage="decode").to_json()})
             else:
@@ -109,6 +108,7 @@ class Predict:
 
     def __init__(self, task: Task, plan: ModelPlan, device: str, threads: int, meter: Meter) -> None:
         import torch
+
         from perceiver_core.checkpoint import load
 
         # Ray sets OMP_NUM_THREADS to the actor's logical CPUs, which are a matter of scheduling, not of speed.
