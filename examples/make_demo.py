@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from perceiver_core.checkpoint import save
 
 from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding
+from perceiver_core.checkpoint import save
 
 FPS, RATE = 25, 48_000
 CLASSES = ["falling ball", "rising ball", "left to right", "right to left"]
