@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+DEMO = Path(__file__).parent / "demo"  #: the checkpoint that comes with the package, by the name "demo"
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used."""
 
@@ -36,8 +39,11 @@ class CheckpointInfo:
 
 
 def inspect(path: str | Path) -> CheckpointInfo:
-    """Describes a checkpoint without reading a tensor. Raises CheckpointError if something is missing or truncated."""
-    folder = Path(path)
+    """Describes a checkpoint, a folder or "demo", without reading a tensor.
+
+    Raises CheckpointError if something is missing or truncated.
+    """
+    folder = _folder(path)
     config, architecture = _read_config(folder)
     weights = _find_weights(folder)
     for file in weights:
@@ -63,7 +69,7 @@ def load(
 
     from perceiver_core.heads import ARCHITECTURES
 
-    folder = Path(path)
+    folder = _folder(path)
     config, architecture = _read_config(folder)
     if architecture not in ARCHITECTURES:
         raise CheckpointError(
@@ -105,6 +111,10 @@ def save(model: nn.Module, path: str | Path) -> None:
     save_file(tensors, temporary, metadata={"format": "pt"})
     os.replace(temporary, folder / "model.safetensors")
     config.to_json_file(folder / "config.json")
+
+
+def _folder(path: str | Path) -> Path:
+    return DEMO if path == "demo" else Path(path)  # a folder of that name is ./demo
 
 
 def _read_config(folder: Path) -> tuple[PerceiverConfig, str]:

@@ -17,6 +17,7 @@ from perceiver_core.decoders import (
     PerceiverClassificationDecoder,
     PerceiverMultimodalDecoder,
 )
+from perceiver_core.losses import autoencoding_loss
 from perceiver_core.model import PerceiverModel
 from perceiver_core.output_points import OutputPoints
 from perceiver_core.outputs import PerceiverClassifierOutput, PerceiverModelOutput
@@ -130,9 +131,14 @@ class PerceiverForMultimodalAutoencoding(nn.Module):
         subsampled_output_points: Mapping[str, Tensor | None] | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> PerceiverClassifierOutput | tuple[Any, ...]:
-        """encode and decode at once; see PerceiverModel.forward. `logits` is the dict that decode returns."""
+        """encode and decode at once; see PerceiverModel.forward. `logits` is the dict that decode returns.
+
+        With `labels` (B,), class indices, `loss` is the autoencoding loss as published, on the points that were
+        decoded (upstream raises NotImplementedError here); for other weights call losses.autoencoding_loss.
+        """
         output = self.perceiver(
             inputs,
             attention_mask=attention_mask,
@@ -141,14 +147,21 @@ class PerceiverForMultimodalAutoencoding(nn.Module):
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
         )
+        loss: Tensor | None = None
+        if labels is not None:
+            _check_targets(inputs["image"], self.config)
+            points = OutputPoints.requested(self.config, subsampled_output_points)
+            loss = autoencoding_loss(output[0], inputs, points, labels)
         if isinstance(output, PerceiverModelOutput):
             return PerceiverClassifierOutput(
+                loss=loss,
                 logits=output.logits,
                 hidden_states=output.hidden_states,
                 attentions=output.attentions,
                 cross_attentions=output.cross_attentions,
             )
-        return output[:1] + output[2:]  # without last_hidden_state
+        output = output[:1] + output[2:]  # without last_hidden_state
+        return output if loss is None else (loss, *output)
 
     @classmethod
     def from_pretrained(
@@ -166,6 +179,15 @@ class PerceiverForMultimodalAutoencoding(nn.Module):
     def save_pretrained(self, path: str | Path) -> None:
         """Writes a checkpoint folder; see checkpoint.save."""
         checkpoint.save(self, path)
+
+
+def _check_targets(image: Tensor, config: PerceiverConfig) -> None:
+    size = (image.shape[1], *image.shape[3:])
+    if size != tuple(config.output_shape[1:]):
+        raise ValueError(
+            f"With labels, the image input is the target: it must have frames, height and width "
+            f"{tuple(config.output_shape[1:])} as decoded; got {size}. Resize it, or leave labels out."
+        )
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {

@@ -85,11 +85,7 @@ class PerceiverModel(nn.Module):
         logits: Logits | None = None
         decoder_maps: AttentionMaps = ()
         if self.decoder is not None:
-            points = (
-                OutputPoints.all(config)
-                if subsampled_output_points is None
-                else OutputPoints.from_hf(subsampled_output_points)
-            )
+            points = OutputPoints.requested(config, subsampled_output_points)
             logits, decoder_maps = self._decode(encoded.last_hidden_state, points, None, maps)
         if not (config.return_dict if return_dict is None else return_dict):
             return PerceiverModelOutput(logits, *encoded).to_tuple() + decoder_maps

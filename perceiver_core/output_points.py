@@ -83,6 +83,13 @@ class OutputPoints:
             )
         return cls(subsampled_output_points.get("image"), subsampled_output_points.get("audio"), True)
 
+    @classmethod
+    def requested(
+        cls, config: PerceiverConfig, subsampled_output_points: Mapping[str, Tensor | None] | None
+    ) -> OutputPoints:
+        """What a forward decodes: upstream's dict, or everything without one."""
+        return cls.all(config) if subsampled_output_points is None else cls.from_hf(subsampled_output_points)
+
     def check_range(self, config: PerceiverConfig) -> None:
         """Raises ValueError for an index that the config's output does not have."""
         limits = {"image": math.prod(config.output_shape[1:]), "audio": config.num_audio_patches, "label": 1}
