@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +20,14 @@ from jobs.fingerprint import fingerprint, run_id
 from jobs.spec import JobSpec, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PerceiverConfig
+from pipelines import reader
+from pipelines.contact_sheet import write_contact_sheet
 from pipelines.items import InputError, list_items
-from pipelines.manifest import Manifest, close
-from pipelines.meter import Meter
+from pipelines.manifest import Manifest, closed
+from pipelines.meter import Meter, Progress
 from pipelines.plan import count_windows, cut_shards, probe_items, shards
 from pipelines.pools import PoolError, Pools, fit_pools
+from pipelines.publish import drop_staged, finish
 from pipelines.sink import Sink, committed, create_if_absent, prepare
 from pipelines.stages import ModelPlan
 from pipelines.tensors import is_tensor
@@ -39,14 +42,6 @@ class ErrorBudgetError(RuntimeError):
     """More items failed than the job allows."""
 
 
-class Progress(Protocol):
-    """What a person waiting sees: one stage at a time, counted to its total."""
-
-    def stage(self, name: str, total: int, done: int = 0) -> None: ...
-
-    def at(self, done: int) -> None: ...
-
-
 @dataclass(frozen=True)
 class RunResult:
     """How an attempt ended, from the manifest."""
@@ -59,6 +54,9 @@ class RunResult:
     quarantined: int
     windows_now: int  #: done by this attempt; the rest was there
     seconds: float
+    videos: str | None  #: the folder of MP4s, if the job asks for them
+    items_without_video: int  #: of the items, how many have no MP4 because windows of theirs are quarantined
+    contact_sheet: str | None  #: a picture of what was reconstructed, if anything was
 
     @property
     def exit_code(self) -> int:
@@ -82,31 +80,34 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     what = fingerprint(job, checkpoint, model, plan)
     out = job.output.uri
     run = run_id(out, what, plan)
-    prepare(out, run)
     folder = Path(out, "runs", run)
+    sink = Sink(
+        out=out,
+        run_id=run,
+        attempt=attempts(folder),
+        format="arrow" if job.options.staged else job.format,
+        columns=job.options.output_schema(config),
+        about=json.dumps({"job": job.name, "run_id": run, **what}),
+        staged=job.options.staged,
+    )
+    prepare(sink)
     _write_once(folder, "spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     with create_if_absent(folder / "plan.parquet", folder / "tmp") as draft:
         pq.write_table(plan, draft)
     _write_once(folder, "run.json", json.dumps({"run_id": run, "fingerprint": what}, indent=1))
-    done = committed(out, run)
-    missing = {shard: spans for shard, spans in shards(plan).items() if shard not in done}
-    to_do = sum(count_windows(spans) for spans in missing.values())
-    sink = Sink(
-        out=out,
-        run_id=run,
-        attempt=attempts(folder) + bool(missing),
-        format=job.format,
-        columns=job.options.output_schema(config),
-        about=json.dumps({"job": job.name, "run_id": run, **what}),
-    )
-    if missing:
-        before = count_windows(plan) - to_do
-        progress.stage("windows", count_windows(plan), done=before)
+    manifest, to_do = closed(sink), 0
+    if manifest is None:
+        sink = dataclasses.replace(sink, attempt=sink.attempt + 1)
+        done = committed(sink)
+        missing = [spans for shard, spans in shards(plan).items() if shard not in done]
+        to_do = sum(count_windows(spans) for spans in missing)
         with recorded(folder, sink.attempt):
-            _execute(job, list(missing.values()), model, pools, config, sink, progress, before)
-        progress.at(count_windows(plan))
-    manifest = close(plan, sink)
-    return _result(manifest, sink, to_do, time.monotonic() - began)
+            if missing:
+                _execute(job, missing, model, pools, config, sink, progress, count_windows(plan))
+            manifest = finish(plan, sink, job.options, job.format, cores(), progress)
+    sheet = write_contact_sheet(plan, sink, job.options, config) if job.options.reconstructs else None
+    drop_staged(sink)
+    return _result(manifest, sink, job, sheet, to_do, time.monotonic() - began)
 
 
 def _execute(
@@ -117,8 +118,10 @@ def _execute(
     config: PerceiverConfig,
     sink: Sink,
     progress: Progress,
-    before: int,
+    windows: int,
 ) -> None:
+    before = windows - sum(count_windows(spans) for spans in missing)
+    progress.stage("windows", windows, done=before)
     gpus = int(pools.predict_gpus * pools.predict_workers)
     with local_ray(cores(), gpus):
         from pipelines.pipeline import build, commits  # ray is only imported once its environment is set
@@ -130,6 +133,7 @@ def _execute(
             for commit in commits(dataset):
                 if commit.quarantine and job.on_error == "fail":
                     raise _budget_error(pq.read_table(Path(sink.out, commit.quarantine)).to_pylist()[0])
+    progress.at(windows)
 
 
 @contextmanager
@@ -245,7 +249,10 @@ def _write_once(folder: Path, name: str, text: str) -> None:
         draft.write_text(text)
 
 
-def _result(manifest: Manifest, sink: Sink, windows_now: int, seconds: float) -> RunResult:
+def _result(
+    manifest: Manifest, sink: Sink, job: JobSpec, sheet: Path | None, windows_now: int, seconds: float
+) -> RunResult:
+    mp4s = job.options.mp4s
     return RunResult(
         run_id=manifest.run_id,
         output=sink.out,
@@ -255,4 +262,7 @@ def _result(manifest: Manifest, sink: Sink, windows_now: int, seconds: float) ->
         quarantined=manifest.quarantined,
         windows_now=windows_now,
         seconds=round(seconds, 1),
+        videos=str(Path(sink.out, "video")) if mp4s else None,
+        items_without_video=len(set(reader.quarantine(sink.out)["item_id"].to_pylist())) if mp4s else 0,
+        contact_sheet=str(sheet) if sheet else None,
     )

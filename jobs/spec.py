@@ -35,7 +35,7 @@ class ModelSpec(_Strict):
     """Which weights, and how they are computed with."""
 
     checkpoint: str = Field(
-        description="a folder with config.json and model.safetensors or pytorch_model.bin"
+        description="a folder with config.json and model.safetensors or pytorch_model.bin, or demo"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 on GPUs that have it, float32 elsewhere"
@@ -193,7 +193,7 @@ _PATHS = (["model", "checkpoint"], ["input", "uri"], ["output", "uri"])
 
 
 def _anchored(path: list[str], value: Any, folder: Path) -> Any:
-    if path not in _PATHS:
+    if path not in _PATHS or value == "demo":  # a folder of that name is ./demo
         return value
     if isinstance(value, list):
         return [_anchored(path, one, folder) for one in value]

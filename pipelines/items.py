@@ -54,6 +54,12 @@ def open_item(uri: str) -> BinaryIO:
     return file
 
 
+def version_now(uri: str) -> str:
+    """The version that an item would be listed with now; FileNotFoundError if it is gone."""
+    fs, path = url_to_fs(uri)
+    return _version(fs.info(path))
+
+
 def _expand(entry: str, suffixes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     fs, path = url_to_fs(entry)
     if _is_glob(path):

@@ -1,7 +1,15 @@
-"""A count of what each stage has done, kept beside the data so that progress moves within a shard."""
+"""Progress: what a person waiting sees, and a count kept beside the data so that it moves within a shard."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """What a person waiting sees: one stage at a time, counted to its total."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> None: ...
+
+    def at(self, done: int) -> None: ...
 
 
 class _Counts:

@@ -1,18 +1,18 @@
 """Parts: a shard's rows become one file, created only if it is absent. That file is the commit.
 
-    out/data/<run>-<shard>.arrow                    the output's rows
+    out/data/<run>-<shard>.arrow                    the output's rows; in runs/<run>/parts where they are staged
     out/quarantine/<run>-<shard>-<attempt>.parquet  what could not be processed
     out/manifests/<n>.json                          which of these are the table
     out/runs/<run>/                                 the run's durable truth
 
 Protocol: a shard's quarantine rows are written first, under a name of this attempt; then its rows go to a file in
-runs/<run>/tmp, fsync, link to its place in data/ (which fails if someone was there before), fsync the folder.
+runs/<run>/tmp, fsync, link to its place (which fails if someone was there before), fsync the folder.
 """
 
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,18 +69,28 @@ class Sink:
     format: Format
     columns: pa.Schema  #: the task's output schema
     about: str  #: the run's description for the files' metadata, as JSON
+    staged: bool = False  #: the parts are not the table: it is published from them in the end
+
+    @property
+    def folder(self) -> str:
+        """Where the parts are, relative to the output."""
+        return f"runs/{self.run_id}/parts" if self.staged else "data"
+
+    @property
+    def tmp(self) -> Path:
+        """Where files are written before they get their names."""
+        return Path(self.out, "runs", self.run_id, "tmp")
 
     def part(self, shard: int) -> str:
         """A part's path relative to the output, made from the run (so the fingerprint) and the shard alone."""
-        return f"data/{self.run_id}-{shard:06d}.{self.format}"
+        return f"{self.folder}/{self.run_id}-{shard:06d}.{self.format}"
 
 
-def prepare(out: str, run_id: str) -> None:
+def prepare(sink: Sink) -> None:
     """Make the output's folders, clear what a killed attempt left in tmp, and probe that links refuse to overwrite."""
-    root = Path(out)
-    tmp = root / "runs" / run_id / "tmp"
-    for folder in (root / "data", root / "quarantine", root / "manifests", tmp):
-        folder.mkdir(parents=True, exist_ok=True)
+    out, tmp = sink.out, sink.tmp
+    for folder in ("data", "quarantine", "manifests", sink.folder, tmp.relative_to(out)):
+        Path(out, folder).mkdir(parents=True, exist_ok=True)
     for stale in tmp.iterdir():
         stale.unlink()
     first, second, name = (tmp / uuid.uuid4().hex for _ in range(3))
@@ -119,30 +129,34 @@ def write_part(block: pa.Table, sink: Sink) -> pa.Table:
     shard = block["shard"][0].as_py()
     path = Path(sink.out, sink.part(shard))
     if not path.exists():
-        tmp = Path(sink.out, "runs", sink.run_id, "tmp")
         quarantine = None
         if failed.num_rows:
             quarantine = f"quarantine/{sink.run_id}-{shard:06d}-{sink.attempt}.parquet"
-            with create_if_absent(Path(sink.out, quarantine), tmp) as draft:
+            with create_if_absent(Path(sink.out, quarantine), sink.tmp) as draft:
                 pq.write_table(_quarantine_rows(failed, sink.attempt), draft)
         spans = set(zip(block["item_id"].to_pylist(), block["first"].to_pylist(), strict=True))
         commit = Commit(
             sink.run_id, shard, sink.attempt, windows.num_rows, len(spans), failed.num_rows, quarantine
         )
-        about = json.dumps({"commit": asdict(commit), "run": json.loads(sink.about)})
-        schema = file_schema(sink.columns, sink.format).with_metadata({_METADATA: about.encode()})
-        with create_if_absent(path, tmp) as draft:
+        schema = describe(file_schema(sink.columns, sink.format), sink, [commit])
+        with create_if_absent(path, sink.tmp) as draft:
             _write_rows(windows, sink, schema, draft)
-    return pa.Table.from_pylist([asdict(read_commit(path))], COMMIT)
+    return pa.Table.from_pylist([asdict(commit) for commit in read_commits(path)], COMMIT)
 
 
-def read_commit(path: Path) -> Commit:
-    """The commit in a part's metadata; reads no rows."""
-    return Commit(**read_about(path)["commit"])
+def describe(schema: pa.Schema, sink: Sink, commits: Sequence[Commit]) -> pa.Schema:
+    """The schema of a file that holds these shards, with all that the file says of itself and of its run."""
+    about = {"commits": [asdict(commit) for commit in commits], "run": json.loads(sink.about)}
+    return schema.with_metadata({_METADATA: json.dumps(about).encode()})
+
+
+def read_commits(path: Path) -> list[Commit]:
+    """The commits that a file of the table holds, one in a part; reads no rows."""
+    return [Commit(**commit) for commit in read_about(path)["commits"]]
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """All that a part says of itself and of its run; reads no rows."""
+    """All that a file says of itself and of its run; reads no rows."""
     if path.suffix == ".parquet":
         schema = pq.read_schema(path)
     else:
@@ -152,9 +166,10 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def committed(out: str, run_id: str) -> dict[int, Path]:
-    """The run's parts that exist, by shard: one listing, no file is opened."""
-    return {int(path.stem.rpartition("-")[2]): path for path in Path(out, "data").glob(f"{run_id}-*")}
+def committed(sink: Sink) -> dict[int, Path]:
+    """The run's parts that exist, by shard and in order: one listing, no file is opened."""
+    paths = sorted(Path(sink.out, sink.folder).glob(f"{sink.run_id}-*"))
+    return {int(path.stem.rpartition("-")[2]): path for path in paths}
 
 
 @contextmanager
@@ -175,7 +190,7 @@ def _write_rows(windows: pa.Table, sink: Sink, schema: pa.Schema, path: Path) ->
     types = {field.name: field.type for field in sink.columns}
     row_bytes = max(1, windows.nbytes // max(1, windows.num_rows))
     step = max(1, _BATCH_BYTES // row_bytes)
-    with _writer(path, schema, sink.format) as writer:
+    with open_writer(path, schema, sink.format) as writer:
         for start in range(0, windows.num_rows, step):
             rows = windows.slice(start, step)
             columns = [
@@ -187,7 +202,8 @@ def _write_rows(windows: pa.Table, sink: Sink, schema: pa.Schema, path: Path) ->
             writer.write(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _writer(path: Path, schema: pa.Schema, format: Format) -> Any:
+def open_writer(path: Path, schema: pa.Schema, format: Format) -> Any:
+    """A writer of tables under one schema, to be closed."""
     if format == "arrow":
         return pa.ipc.new_file(str(path), schema)
     # Dictionaries of frames cost much and save nothing.

@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jobs import run
+from pipelines import meter
 
 _LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def terminal_progress() -> Iterator["run.Progress"]:
+def terminal_progress() -> Iterator[meter.Progress]:
     """Progress that suits stderr."""
     if not sys.stderr.isatty():
         yield LineProgress()

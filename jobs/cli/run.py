@@ -82,7 +82,13 @@ def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
         click.echo(f"... and {result.rows - rows} more rows")
     for row in reader.quarantine(result.output).slice(0, rows).to_pylist():
         click.echo(f"quarantined: {row['uri']} ({row['stage']}): {row['message']}")
-    again = "" if result.windows_now else " (nothing was left to do)"
+    if result.videos:
+        without = result.items_without_video
+        why = f"; {without} of the items have none, as windows of theirs are quarantined" if without else ""
+        click.echo(f"{result.items - without} videos in {result.videos}{why}")
+    if result.contact_sheet:
+        click.echo(f"Pictures of it: {result.contact_sheet}")
+    again = "" if result.windows_now else " (no windows were left to do)"
     click.echo(
         f"{result.items} items, {result.rows} rows in {result.output}/data, {result.quarantined} quarantined, "
         f"{result.seconds:.1f} s{again}. Run {result.run_id}, attempt {result.attempt}."

@@ -19,7 +19,19 @@ class Task(Protocol):
     architectures: ClassVar[tuple[str, ...]]  #: the checkpoints that it runs on
     suffixes: ClassVar[tuple[str, ...]]  #: what a folder is searched for
     preview: ClassVar[tuple[str, ...]]  #: the columns that a table in a terminal shows
-    format: ClassVar[Format]  #: of the output, unless the job says otherwise
+    reconstructs: ClassVar[bool]  #: video: a contact sheet shows it beside its source
+
+    @property
+    def format(self) -> Format:
+        """The format of the output, unless the job says otherwise."""
+
+    @property
+    def mp4s(self) -> bool:
+        """Whether every item becomes an MP4 in the end; the rows' column mp4 names it."""
+
+    @property
+    def staged(self) -> bool:
+        """Whether the table has no tensors: it is published in the end, and the parts that held them go."""
 
     def check(self, config: PerceiverConfig) -> None:
         """Raise ValueError if the options don't fit the checkpoint."""

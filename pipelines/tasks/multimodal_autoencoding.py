@@ -11,6 +11,7 @@ import pyarrow as pa
 from perceiver_core.config import PerceiverConfig
 from pipelines.media.info import MediaInfo, probe
 from pipelines.media.windows import WindowShape, count_windows, read_windows
+from pipelines.mp4 import mp4_name
 from pipelines.tensors import Format, pack
 
 FPS = 25  # as published
@@ -32,15 +33,28 @@ class MultimodalAutoencoding:
         "video_psnr",
         "audio_psnr",
     )
-    format: ClassVar[Format] = "arrow"
+    reconstructs: ClassVar[bool] = True
 
     stream: int | None = None  #: the video stream's index in its container; none: the first flagged default
     audio: Literal["first", "mix"] = "first"  #: the first channel, as published, or the channels' mean
     top_k: int = 5  #: how many labels a window gets
+    video: Literal["tensors", "mp4", "both"] = "tensors"  #: in the table, or one MP4 an item with its sound
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
+
+    @property
+    def format(self) -> Format:
+        return "parquet" if self.staged else "arrow"  # Arrow's layout is for tensors, Parquet's for queries
+
+    @property
+    def mp4s(self) -> bool:
+        return self.video != "tensors"
+
+    @property
+    def staged(self) -> bool:
+        return self.video == "mp4"
 
     def check(self, config: PerceiverConfig) -> None:
         if self.top_k > config.num_labels:
@@ -73,6 +87,7 @@ class MultimodalAutoencoding:
                 pa.field("scores", pa.list_(pa.float32())),
                 pa.field("video_psnr", pa.float32()),
                 pa.field("audio_psnr", pa.float32()),
+                *([_MP4] if self.mp4s else []),
             ]
         )
 
@@ -136,7 +151,11 @@ class MultimodalAutoencoding:
     ) -> dict[str, pa.Array]:
         sounding = np.asarray(windows["samples"]) > 0  # no sound: zeros went in, nulls come out
         names = np.array([config.id2label[i] for i in range(config.num_labels)])
-        return {
+        named = {}
+        if self.mp4s:
+            items = zip(windows["uri"].to_pylist(), windows["item_id"].to_pylist(), strict=True)
+            named["mp4"] = pa.array([mp4_name(uri, item_id) for uri, item_id in items], pa.string())
+        return named | {
             "video": pack(predictions["video"]),
             "audio": pack(predictions["audio"][sounding], sounding),
             "labels": pa.array(names[predictions["labels"]].tolist(), pa.list_(pa.string())),
@@ -153,6 +172,10 @@ _WINDOW = (
     pa.field("frames", pa.int32()),
     pa.field("samples", pa.int32()),
 )
+
+#: Where the item's MP4 is, relative to the output. An item with a quarantined span gets none: a published table has
+#: null there; rows with tensors were committed before that was known, and name a file that is not there.
+_MP4 = pa.field("mp4", pa.string())
 
 
 def _shape(config: PerceiverConfig) -> WindowShape:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import duckdb
 import numpy as np
 import pandas as pd
@@ -121,6 +122,9 @@ def test_bad_items_are_named_and_explained(finished: Path, media: Path) -> None:
     assert "6 rows" in shown
     assert "3 quarantined" in shown
     assert rows["zero"]["message"][:20] in shown
+    [sheet] = (finished / "out/runs").glob("*/contact-sheet.png")
+    assert f"Pictures of it: {sheet}" in shown
+    assert "videos" not in shown
 
 
 def test_progress_on_stderr_and_nothing_else(finished: Path) -> None:
@@ -176,13 +180,23 @@ def test_the_readmes_readers_give_the_same_tensors(
     np.testing.assert_array_equal(scope["video"], expected)
 
 
-def test_parquet_holds_the_same_table(finished: Path, media: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_parquet_holds_the_same_table_and_names_mp4s(
+    finished: Path, media: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     output = {"uri": str(tmp_path / "out"), "format": "parquet"}
-    assert perceive("run", write_job(tmp_path, media, checkpoint, output=output)).returncode == 3
+    job = write_job(tmp_path, media, checkpoint, output=output, options={"top_k": 2, "video": "both"})
+    done = perceive("run", job)
+    assert done.returncode == 3, done.stderr
+    said = f"3 videos in {tmp_path}/out/video; 3 of the items have none, as windows of theirs are quarantined"
+    assert said in done.stdout
     arrow = reader.dataset(str(finished / "out")).to_table()
     parquet = reader.dataset(str(tmp_path / "out")).to_table()
     tensors = ["video", "audio"]
-    assert parquet.drop_columns(tensors).equals(arrow.drop_columns(tensors))
+    assert parquet.drop_columns([*tensors, "mp4"]).equals(arrow.drop_columns(tensors))
+    for uri, mp4 in zip(parquet["uri"].to_pylist(), parquet["mp4"].to_pylist(), strict=True):
+        with av.open(str(tmp_path / "out" / mp4)) as video, av.open(uri) as source:
+            assert video.streams.video[0].frames == round(source.duration / 1e6 * 25)
+            assert len(video.streams.audio) == len(source.streams.audio)
     for name in tensors:
         assert parquet[name].null_count == arrow[name].null_count
         np.testing.assert_array_equal(reader.to_numpy(parquet, name), reader.to_numpy(arrow, name))
@@ -227,6 +241,28 @@ def test_killed_at_random_instants_the_table_is_the_undisturbed_one(
     drop = ["attempt"]
     assert reader.quarantine(killed).drop_columns(drop).equals(reader.quarantine(calm).drop_columns(drop))
     assert len(list(Path(killed, "quarantine").iterdir())) == 1
+
+
+def test_killed_while_mp4s_are_made_the_run_goes_on_from_there(
+    media: Path, finished: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path, media, checkpoint, options={"top_k": 2, "video": "mp4"})
+    out = tmp_path / "out"
+    process = start("run", job)
+    wait_for(lambda: list(out.glob("video/*.mp4")), process)
+    kill_tree(process)
+    assert not list(out.glob("data/*"))
+    done = perceive("run", job, "--json")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["attempt"], result["windows_now"]) == (3, 2, 0)
+    assert (result["videos"], result["items_without_video"]) == (str(out / "video"), 3)
+    assert Path(result["contact_sheet"]).exists()
+    table = reader.dataset(str(out)).to_table()
+    assert table.drop_columns(["mp4"]).equals(
+        reader.dataset(str(finished / "out")).to_table().drop_columns(["video", "audio"])
+    )
+    assert {f"video/{path.name}" for path in (out / "video").iterdir()} == set(table["mp4"].to_pylist())
+    assert not list(out.glob("runs/*/parts"))
 
 
 def test_ctrl_c_ends_in_seconds_and_resumes(long_media: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ def test_file_object_and_overrides_are_one_model(tmp_path: Path, monkeypatch: py
         ({"options": {"top_k": 0}}, r"options: top_k must be at least 1, got 0\."),
         ({"options": {"top_k": "many"}}, r"options\.top_k: Input should be a valid integer.*got 'many'"),
         ({"options": {"audio": "left"}}, r"options\.audio: Input should be 'first' or 'mix' \(got 'left'\)"),
+        (
+            {"options": {"video": "avi"}},
+            r"options\.video: Input should be 'tensors', 'mp4' or 'both' \(got 'avi'\)",
+        ),
         ({"task": "cook"}, r"task: No such task: cook\. The tasks are: multimodal-autoencoding"),
         ({"model": {}}, r"model\.checkpoint: missing\."),
         ({"compute": {"batch": 0}}, r"compute\.batch: Input should be greater than or equal to 1"),

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,16 @@ from pipelines.manifest import close
 from pipelines.meter import Meter
 from pipelines.plan import cut_shards, probe_items, shards
 from pipelines.pools import fit_pools
-from pipelines.sink import Commit, Sink, prepare
+from pipelines.sink import Commit, Sink, committed, prepare
 from pipelines.stages import Decode, ModelPlan, Predict, block_schema, split_block
 from pipelines.tasks import Task
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import to_numpy
 from tests.clips import write_clip
 from tests.conftest import save_tiny
+from tests.pipelines.copying import Copying, SilentMeter
 
 TASK = MultimodalAutoencoding(top_k=2)
-
-
-@dataclass(frozen=True)
-class SilentMeter(Meter):
-    """Counts nothing: for stages that are called without Ray."""
-
-    actor: Any = None
-
-    def add(self, stage: str, windows: int) -> None:
-        return
 
 
 def plan_of(media: Path, checkpoint: Path, shard_windows: int) -> tuple[pa.Table, Any]:
@@ -51,13 +41,13 @@ def run(
 ) -> tuple[Any, list[Commit]]:
     from pipelines.pipeline import build, commits
 
-    prepare(str(out), "run")
     sink = Sink(str(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
+    prepare(sink)
     model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
     pools = fit_pools(have.cpus, have.gpus, None, None)
     dataset = build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, Meter.start())
     made = list(commits(dataset))
-    close(plan, sink)
+    close(plan, sink, list(committed(sink).values()))
     return dataset, made
 
 
@@ -106,17 +96,6 @@ def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: P
     (tmp_path / "media").mkdir()
     write_clip(tmp_path / "media/clip.mp4", frames=16 * 60, audio_codec=None)
     plan, config = plan_of(tmp_path / "media", checkpoint, shard_windows=60)
-
-    class Copying(MultimodalAutoencoding):
-        """The model left out: what goes in comes out."""
-
-        def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
-            rows = len(batch["video"])
-            return {
-                "video": batch["video"], "audio": batch["audio"],
-                "labels": np.zeros((rows, 2), int), "scores": np.ones((rows, 2), np.float32),
-                "video_psnr": np.zeros(rows, np.float32), "audio_psnr": np.zeros(rows, np.float32),
-            }  # fmt: skip
 
     out = tmp_path / "out"
     _, made = run(plan, config, checkpoint, out, Resources(ray_here.cpus, 0), Copying(top_k=2))

@@ -15,7 +15,7 @@ from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.manifest import close
 from pipelines.plan import Probed, cut_shards, shards
-from pipelines.sink import OutputError, Sink, committed, prepare, read_commit, write_part
+from pipelines.sink import OutputError, Sink, committed, prepare, read_commits, write_part
 from pipelines.stages import block_schema
 from pipelines.tensors import Format, pack
 
@@ -25,8 +25,9 @@ BROKEN = ItemError("decode", "MediaError", "no moov atom", "d1")
 
 
 def make_sink(out: Path, format: Format = "arrow", attempt: int = 1) -> Sink:
-    prepare(str(out), "run0")
-    return Sink(str(out), "run0", attempt, format, COLUMNS, json.dumps({"job": "test"}))
+    made = Sink(str(out), "run0", attempt, format, COLUMNS, json.dumps({"job": "test"}))
+    prepare(made)
+    return made
 
 
 def make_plan() -> pa.Table:
@@ -62,7 +63,7 @@ def test_parts_and_manifest_hold_everything_once(tmp_path: Path, format: Format)
     plan, out = make_plan(), make_sink(tmp_path, format)
     for spans in shards(plan).values():
         write_part(make_block(spans), out)
-    manifest = close(plan, out)
+    manifest = close(plan, out, list(committed(out).values()))
     assert (manifest.items, manifest.rows, manifest.quarantined) == (4, 9, 1)
     table = reader.dataset(str(tmp_path)).to_table()
     pairs = list(zip(table["item_id"].to_pylist(), table["window"].to_pylist(), strict=True))
@@ -82,7 +83,7 @@ def test_closing_again_changes_nothing(tmp_path: Path) -> None:
     plan, out = make_plan(), make_sink(tmp_path)
     for spans in shards(plan).values():
         write_part(make_block(spans), out)
-    assert close(plan, out) == close(plan, out)
+    assert close(plan, out, list(committed(out).values())) == close(plan, out, list(committed(out).values()))
     assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["000001.json"]
 
 
@@ -115,9 +116,9 @@ def test_two_writers_at_once_make_one_part(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     plan, out = make_plan(), make_sink(tmp_path)
     write_part(make_block(shards(plan)[0]), out)
-    assert committed(str(tmp_path), "run0").keys() == {0}
+    assert committed(out).keys() == {0}
     with pytest.raises(OutputError, match=r"of 3 shards, 2 are missing or incomplete: 1 \(none of 1 spans\)"):
-        close(plan, out)
+        close(plan, out, list(committed(out).values()))
     with pytest.raises(OutputError, match=r"No finished run in .*: expected manifests/<n>\.json"):
         reader.dataset(str(tmp_path))
 
@@ -125,7 +126,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_commit_says_where_it_came_from(tmp_path: Path) -> None:
     out = make_sink(tmp_path, attempt=3)
     write_part(make_block(shards(make_plan())[0]), out)
-    commit = read_commit(tmp_path / out.part(0))
+    [commit] = read_commits(tmp_path / out.part(0))
     assert (commit.rows, commit.spans, commit.quarantined, commit.attempt) == (3, 3, 1, 3)
     assert commit.quarantine == "quarantine/run0-000000-3.parquet"
     assert sink.read_about(tmp_path / out.part(0))["run"] == {"job": "test"}
@@ -140,7 +141,7 @@ def test_orphans_of_a_killed_attempt_go_when_the_run_closes(tmp_path: Path) -> N
     assert not list((tmp_path / "runs/run0/tmp").iterdir())
     for spans in shards(plan).values():
         write_part(make_block(spans), out)
-    close(plan, out)
+    close(plan, out, list(committed(out).values()))
     assert [path.name for path in (tmp_path / "quarantine").iterdir()] == ["run0-000000-2.parquet"]
 
 
@@ -159,7 +160,7 @@ def test_a_file_system_that_cannot_refuse_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(OutputError, match=message):
-        prepare(str(tmp_path), "run0")
+        make_sink(tmp_path)
 
 
 def test_a_failing_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""The MP4s of a run: one for every item whose windows are all there, made of the committed parts."""
+
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
+from threading import Event
+
+import av
+import numpy as np
+import pyarrow as pa
+
+from pipelines.meter import Progress
+from pipelines.mp4 import Shot, mp4_name, write_mp4
+from pipelines.reader import rows, to_numpy
+from pipelines.sink import OutputError, Sink, committed, create_if_absent
+from pipelines.tasks.multimodal_autoencoding import FPS
+
+_COLUMNS = ("item_id", "window", "frames", "samples", "video", "audio")
+
+
+@dataclass(frozen=True)
+class _Video:
+    path: Path
+    windows: int
+
+
+def write_videos(
+    plan: pa.Table, sink: Sink, incomplete: Collection[str], workers: int, progress: Progress
+) -> None:
+    """Write the MP4s that are not there yet, `workers` at a time; the items in `incomplete` get none.
+
+    Raises OutputError, leaving no half file, if one can't be written.
+    """
+    Path(sink.out, "video").mkdir(exist_ok=True)
+    wanted = {item_id: video for item_id, video in _videos(plan, sink) if item_id not in incomplete}
+    missing = {item_id: video for item_id, video in wanted.items() if not video.path.exists()}
+    progress.stage("videos", len(wanted), done=len(wanted) - len(missing))
+    parts = committed(sink)
+    written: list[str] = []
+    stop = Event()
+
+    def write(shards: list[int]) -> None:
+        windows = chain.from_iterable(rows(parts[shard], _COLUMNS) for shard in shards)
+        for item_id, mine in groupby(windows, lambda row: row["item_id"][0].as_py()):
+            if item_id in missing:
+                _write_one(missing[item_id], mine, sink, stop)
+                written.append(item_id)
+
+    pool = ThreadPoolExecutor(workers)  # x264 lets go of the GIL
+    try:
+        pending = {pool.submit(write, shards) for shards in _together(plan, missing)}
+        while pending:
+            done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            progress.at(len(wanted) - len(missing) + len(written))
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    lost = [missing[item_id].path.name for item_id in missing.keys() - set(written)]
+    if lost:
+        raise OutputError(
+            f"The output doesn't add up: the parts have no window for {len(lost)} videos, such as {min(lost)}. "
+            "Report it as a bug."
+        )
+
+
+def _videos(plan: pa.Table, sink: Sink) -> Iterator[tuple[str, _Video]]:
+    """Every item's video, by item; an item's spans follow each other in the plan."""
+    spans = plan.select(["item_id", "uri", "stop"]).to_pylist()
+    for item_id, mine in groupby(spans, lambda span: span["item_id"]):
+        *_, last = mine
+        yield item_id, _Video(Path(sink.out, mp4_name(last["uri"], item_id)), last["stop"])
+
+
+def _together(plan: pa.Table, missing: Collection[str]) -> list[list[int]]:
+    """The shards that hold missing videos, those together that share one: each list is read once, in order."""
+    together: list[list[int]] = []
+    before = None
+    for shard, item_id in zip(plan["shard"].to_pylist(), plan["item_id"].to_pylist(), strict=True):
+        if item_id in missing:
+            if not together or (together[-1][-1] != shard and before != item_id):
+                together.append([])
+            if shard not in together[-1][-1:]:
+                together[-1].append(shard)
+        before = item_id
+    return together
+
+
+def _write_one(video: _Video, windows: Iterable[pa.Table], sink: Sink, stop: Event) -> None:
+    types = {name: sink.columns.field(name).type for name in ("video", "audio")}
+    rate = types["audio"].shape[0] * FPS // types["video"].shape[0]
+    with create_if_absent(video.path, sink.tmp) as draft:
+        try:
+            write_mp4(draft, _shots(video, windows, stop), FPS, rate)
+        except av.FFmpegError as error:
+            raise OutputError(
+                f"{video.path} could not be written: {error}. Make room if the disk is full, then run the job "
+                "again to resume."
+            ) from error
+
+
+def _shots(video: _Video, windows: Iterable[pa.Table], stop: Event) -> Iterator[Shot]:
+    """The item's windows, checked to be all of them and in order."""
+    count = 0
+    for row in windows:
+        if stop.is_set():
+            raise CancelledError
+        frames, samples, number = (row[name][0].as_py() for name in ("frames", "samples", "window"))
+        if number != count:
+            break
+        sound = to_numpy(row, "audio")[0, :samples] if samples else np.empty(0, np.float32)
+        yield Shot(to_numpy(row, "video")[0, :frames], sound)
+        count += 1
+    if count != video.windows:
+        raise OutputError(
+            f"The output doesn't add up: the parts have {count} windows in order for {video.path.name}, expected "
+            f"{video.windows}. Report it as a bug."
+        )

@@ -1,0 +1,90 @@
+"""Runs without a model and without Ray: real decoding, and what goes in comes out."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from perceiver_core.config import PerceiverConfig
+from pipelines.items import list_items
+from pipelines.meter import Meter
+from pipelines.plan import cut_shards, probe_items, shards
+from pipelines.sink import Sink, committed, prepare, write_part
+from pipelines.stages import Decode, ModelPlan, Predict
+from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
+from pipelines.tensors import Format
+from tests.conftest import tiny_config
+
+
+class Copying(MultimodalAutoencoding):
+    """The model left out: what goes in comes out."""
+
+    def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
+        rows = len(batch["video"])
+        return {
+            "video": batch["video"], "audio": batch["audio"],
+            "labels": np.zeros((rows, 2), int), "scores": np.ones((rows, 2), np.float32),
+            "video_psnr": np.full(rows, 30, np.float32), "audio_psnr": np.full(rows, 20, np.float32),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SilentMeter(Meter):
+    """Counts nothing: for stages that are called without Ray."""
+
+    actor: Any = None
+
+    def add(self, stage: str, windows: int) -> None:
+        return
+
+
+class NoProgress:
+    """Shows nothing to nobody."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        return
+
+    def at(self, done: int) -> None:
+        return
+
+
+class ModelLess(Predict):
+    """Predict, for a task that needs no model."""
+
+    def __init__(self, task: MultimodalAutoencoding, config: PerceiverConfig) -> None:
+        self.task, self.plan, self.meter = task, ModelPlan("", "float32", 4, 1), SilentMeter()
+        self.model = SimpleNamespace(config=config)
+
+
+@dataclass(frozen=True)
+class CopyingRun:
+    """A plan and where it goes, as jobs.run would set them up."""
+
+    plan: pa.Table
+    sink: Sink
+    task: Copying
+    config: PerceiverConfig
+
+    @staticmethod
+    def over(
+        media: Path, out: Path, video: Any, format: Format = "arrow", shard_windows: int = 3
+    ) -> "CopyingRun":
+        task, config = Copying(top_k=2, video=video), tiny_config()
+        plan = cut_shards(probe_items(list_items(str(media), task.suffixes), task, config), shard_windows)
+        columns, about = task.output_schema(config), json.dumps({"job": "copy"})
+        sink = Sink(
+            str(out), "run0", 1, "arrow" if task.staged else format, columns, about, staged=task.staged
+        )
+        return CopyingRun(plan, sink, task, config)
+
+    def commit(self, stop: int | None = None) -> None:
+        """Decode, copy and commit every shard that is missing, up to shard `stop`."""
+        prepare(self.sink)
+        decode, predict = Decode(self.task, self.config, SilentMeter()), ModelLess(self.task, self.config)
+        for shard, spans in list(shards(self.plan).items())[:stop]:
+            if shard not in committed(self.sink):
+                write_part(predict(decode(spans)), self.sink)
