@@ -4,10 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint type bench clean
+.PHONY: demo test lint type bench demo-checkpoint clean
 
-demo: $(VENV)/.runtime  ## made-up videos through a small model, to a table
-	$(BIN)/python examples/make_demo.py
+demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
 
 test: $(VENV)/.dev
@@ -23,8 +22,12 @@ type: $(VENV)/.dev
 bench: $(VENV)/.dev  ## ratios against a peer, medians and spread
 	$(BIN)/python -m tests.bench
 
+demo-checkpoint: $(VENV)/.runtime  ## train the demo's weights from their seed and print their figures
+	$(BIN)/python examples/train_demo.py --out perceiver_core/demo
+	$(BIN)/python examples/evaluate_demo.py
+
 clean:
-	rm -rf $(VENV) demo-output examples/media examples/checkpoint
+	rm -rf $(VENV) demo-output demo-training.pt
 
 $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)

@@ -28,7 +28,7 @@ from pipelines.meter import Meter, Progress
 from pipelines.plan import count_windows, cut_shards, probe_items, shards
 from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.publish import drop_staged, finish
-from pipelines.sink import Sink, committed, create_if_absent, prepare
+from pipelines.sink import Commit, Sink, committed, create_if_absent, prepare, read_commits
 from pipelines.stages import ModelPlan
 from pipelines.tensors import is_tensor
 
@@ -99,12 +99,17 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     if manifest is None:
         sink = dataclasses.replace(sink, attempt=sink.attempt + 1)
         done = committed(sink)
+        for path in done.values() if job.on_error == "fail" else ():
+            for commit in read_commits(path):
+                _check_budget(job, sink, commit)
         missing = [spans for shard, spans in shards(plan).items() if shard not in done]
         to_do = sum(count_windows(spans) for spans in missing)
         with recorded(folder, sink.attempt):
             if missing:
                 _execute(job, missing, model, pools, config, sink, progress, count_windows(plan))
             manifest = finish(plan, sink, job.options, job.format, cores(), progress)
+    if job.on_error == "fail" and manifest.quarantined:
+        raise _budget_error(reader.quarantine(out).to_pylist()[0])
     sheet = write_contact_sheet(plan, sink, job.options, config) if job.options.reconstructs else None
     drop_staged(sink)
     return _result(manifest, sink, job, sheet, to_do, time.monotonic() - began)
@@ -131,8 +136,7 @@ def _execute(
         dataset = build(missing, job.options, config, model, device, threads, sink, pools, meter)
         with _shown(meter, progress, before):
             for commit in commits(dataset):
-                if commit.quarantine and job.on_error == "fail":
-                    raise _budget_error(pq.read_table(Path(sink.out, commit.quarantine)).to_pylist()[0])
+                _check_budget(job, sink, commit)
     progress.at(windows)
 
 
@@ -235,6 +239,11 @@ def _shard_windows(columns: pa.Schema) -> int:
         if is_tensor(field.type)
     )
     return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // window))
+
+
+def _check_budget(job: JobSpec, sink: Sink, commit: Commit) -> None:
+    if commit.quarantine and job.on_error == "fail":
+        raise _budget_error(pq.read_table(Path(sink.out, commit.quarantine)).to_pylist()[0])
 
 
 def _budget_error(row: dict[str, Any]) -> ErrorBudgetError:

@@ -174,7 +174,7 @@ def test_the_readmes_readers_give_the_same_tensors(
     ]
     monkeypatch.chdir(finished)
     scope: dict[str, Any] = {}
-    exec(code.replace("demo-output", "out").replace("48, 48, 3", "24, 32, 3"), scope)
+    exec(code.replace("demo-output", "out").replace("16, 32, 32, 3", "16, 24, 32, 3"), scope)
     expected = reader.to_numpy(reader.dataset(str(finished / "out")).to_table(), "video")
     assert scope["video"].dtype == np.uint8
     np.testing.assert_array_equal(scope["video"], expected)
@@ -281,11 +281,31 @@ def test_ctrl_c_ends_in_seconds_and_resumes(long_media: Path, checkpoint: Path, 
     assert done["rows"] == 19
 
 
-def test_on_error_fail_stops_at_the_first_bad_item(media: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_on_error_fail_stops_before_it_starts(media: Path, checkpoint: Path, tmp_path: Path) -> None:
     done = perceive("run", write_job(tmp_path, media, checkpoint, on_error="fail"))
     assert done.returncode == 4
     assert "on_error is fail, and " in done.stderr
     assert "set on_error to quarantine" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_on_error_fail_stays_failed_until_it_is_told_otherwise(checkpoint: Path, tmp_path: Path) -> None:
+    """A file that is whole by its headers and broken inside, which only decoding finds out."""
+    (tmp_path / "media").mkdir()
+    write_clip(tmp_path / "media/damaged.mp4", frames=60, audio_codec=None)
+    damaged = bytearray((tmp_path / "media/damaged.mp4").read_bytes())
+    box = damaged.index(b"mdat")
+    size = int.from_bytes(damaged[box - 4 : box])
+    damaged[box + size // 2 : box + size // 2 + size // 8] = bytes(size // 8)
+    (tmp_path / "media/damaged.mp4").write_bytes(damaged)
+    job = write_job(tmp_path, tmp_path / "media", checkpoint, on_error="fail")
+    for _ in range(2):  # the second time from its commit
+        done = perceive("run", job)
+        assert done.returncode == 4, done.stderr
+        assert "damaged.mp4 could not be processed (decode)" in done.stderr
+    done = perceive("run", job, "-o", "on_error=quarantine")
+    assert done.returncode == 3
+    assert perceive("run", job).returncode == 4
 
 
 def test_a_job_that_cannot_run_says_why(media: Path, checkpoint: Path, tmp_path: Path) -> None:
