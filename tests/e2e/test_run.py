@@ -135,9 +135,8 @@ def test_progress_on_stderr_and_nothing_else(finished: Path) -> None:
 
 def test_running_again_does_nothing(finished: Path) -> None:
     before = sorted(path.stat().st_mtime_ns for path in (finished / "out").rglob("*") if path.is_file())
-    began = time.monotonic()
     done = perceive("run", finished / "job.yaml", "--json")
-    assert time.monotonic() - began < 5  # no Ray, no model
+    assert done.stderr == "items planned: 6\n"  # no windows, so no Ray and no model
     result = json.loads(done.stdout)
     assert (done.returncode, result["exit_code"], result["windows_now"], result["rows"]) == (3, 3, 0, 6)
     assert (
@@ -219,6 +218,7 @@ def long_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(400)  # six runs and more, each with a Ray of its own
 def test_killed_at_random_instants_the_table_is_the_undisturbed_one(
     long_media: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
