@@ -76,7 +76,7 @@ def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=True, max_width=14)
+        table.add_column(name, no_wrap=True, max_width=12)
     for row in reader.dataset(result.output).head(rows, columns=columns).to_pylist():
         table.add_row(*(_cell(row[name]) for name in columns))
     Console().print(table)
