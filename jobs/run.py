@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,8 @@ def _execute(
         meter = Meter.start()
         device, threads = "cuda" if gpus else "cpu", max(1, cores() // pools.predict_workers)
         dataset = build(missing, job.options, config, model, device, threads, sink, pools, meter)
-        with _shown(meter, progress, before):
-            for commit in commits(dataset):
+        with _shown(meter, progress, before), closing(commits(dataset)) as made:
+            for commit in made:
                 _check_budget(job, sink, commit)
     progress.at(windows)
 

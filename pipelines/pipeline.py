@@ -1,6 +1,6 @@
 """The whole chain, as one Ray Data plan: shards -> Decode (CPU) -> Predict (device) -> parts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -64,9 +64,16 @@ def build(
     )
 
 
-def commits(dataset: ray.data.Dataset) -> Iterator[Commit]:
-    """Run the dataset; yields every commit as it happens."""
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        assert isinstance(batch, pa.Table)
-        for row in batch.to_pylist():
-            yield Commit(**row)
+def commits(dataset: ray.data.Dataset) -> Generator[Commit, None, None]:
+    """Run the dataset; yields every commit as it happens. Close it to stop early: the execution stops with it.
+
+    Not by iter_batches: its threads outlive it, and a reference that one of them drops after ray.shutdown() takes
+    the whole process along, with exit code 1 and without a word.
+    """
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            for block in ray.get(list(bundle.block_refs)):
+                for row in block.to_pylist():
+                    yield Commit(**row)
+    finally:
+        dataset._synchronize_progress_bar()  # as Ray's own blocking calls end: it stops the execution

@@ -251,10 +251,9 @@ def test_killed_while_mp4s_are_made_the_run_goes_on_from_there(
     process = start("run", job)
     wait_for(lambda: list(out.glob("video/*.mp4")), process)
     kill_tree(process)
-    assert not list(out.glob("data/*"))
-    done = perceive("run", job, "--json")
+    done = perceive("run", job, "--json")  # how far it had come is chance; test_publish kills at every point
     result = json.loads(done.stdout)
-    assert (done.returncode, result["attempt"], result["windows_now"]) == (3, 2, 0)
+    assert (done.returncode, result["windows_now"]) == (3, 0)
     assert (result["videos"], result["items_without_video"]) == (str(out / "video"), 3)
     assert Path(result["contact_sheet"]).exists()
     table = reader.dataset(str(out)).to_table()
