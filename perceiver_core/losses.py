@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from perceiver_core.output_points import OutputPoints
 
-#: The paper's weights (arXiv 2107.14795, appendix H): sound counts most, the label hardly.
+#: The paper's weights (arXiv 2107.14795): sound counts most, the label hardly.
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType({"image": 0.03, "audio": 1.0, "label": 0.0001})
 
 
