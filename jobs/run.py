@@ -91,10 +91,11 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         staged=job.options.staged,
     )
     prepare(sink)
-    _write_once(folder, "spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-    with create_if_absent(folder / "plan.parquet", folder / "tmp") as draft:
-        pq.write_table(plan, draft)
-    _write_once(folder, "run.json", json.dumps({"run_id": run, "fingerprint": what}, indent=1))
+    if not (folder / "run.json").exists():  # the last of the three, so a resume has them all
+        _write_once(folder, "spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+        with create_if_absent(folder / "plan.parquet", folder / "tmp") as draft:
+            pq.write_table(plan, draft)
+        _write_once(folder, "run.json", json.dumps({"run_id": run, "fingerprint": what}, indent=1))
     manifest, to_do = closed(sink), 0
     if manifest is None:
         sink = dataclasses.replace(sink, attempt=sink.attempt + 1)
@@ -248,7 +249,7 @@ def _check_budget(job: JobSpec, sink: Sink, commit: Commit) -> None:
 
 def _budget_error(row: dict[str, Any]) -> ErrorBudgetError:
     return ErrorBudgetError(
-        f"on_error is fail, and {row['uri']} could not be processed ({row['stage']}): {row['message']} "
+        f"on_error is fail, and {row['uri']} could not be processed ({row['stage']}): {row['message'].rstrip('.')}. "
         "Remove or mend it, or set on_error to quarantine."
     )
 

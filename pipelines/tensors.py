@@ -31,11 +31,6 @@ def is_tensor(type: pa.DataType) -> bool:
     return isinstance(type, pa.FixedShapeTensorType)
 
 
-def is_stored_tensor(field: pa.Field) -> bool:
-    """Whether a column of an output file is a tensor, in either layout."""
-    return is_tensor(field.type) or _DTYPE in (field.metadata or {})
-
-
 def pack(rows: np.ndarray, valid: np.ndarray | None = None) -> pa.LargeBinaryArray:
     """Tensors (n, ...) to n' binary values without a copy; `valid` (n',) bool spreads them, nulls between."""
     rows = np.ascontiguousarray(rows)
