@@ -37,7 +37,7 @@ def build(
     # or bundle shards), as Ray's own map_groups needs it to, and it takes the limits below without a deprecation.
     dataset = dataset.map_batches_internal(
         Decode,
-        fn_constructor_args=(task, config, meter),
+        fn_constructor_args=(task, config),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pools.decode_workers),

@@ -47,10 +47,9 @@ def split_block(block: pa.Table) -> tuple[pa.Table, pa.Table]:
 class Decode:
     """Opens each span's item and decodes its windows; whatever is wrong with the item becomes its error row."""
 
-    def __init__(self, task: Task, config: PerceiverConfig, meter: Meter) -> None:
+    def __init__(self, task: Task, config: PerceiverConfig) -> None:
         self.task = task
         self.config = config
-        self.meter = meter
         self.columns = task.input_schema(config)
 
     def __call__(self, shard: pa.Table) -> pa.Table:
@@ -71,7 +70,6 @@ class Decode:
                     for name, tensor in tensors.items():
                         tensor[len(rows)] = window[name]
                     rows.append(origin | {name: v for name, v in window.items() if name not in tensors})
-                    self.meter.add("decode", 1)
             # One row in, its rows or one error out: whatever a stranger's file raises.
             except Exception as error:
                 del rows[start:]

@@ -84,7 +84,7 @@ class CopyingRun:
     def commit(self, stop: int | None = None) -> None:
         """Decode, copy and commit every shard that is missing, up to shard `stop`."""
         prepare(self.sink)
-        decode, predict = Decode(self.task, self.config, SilentMeter()), ModelLess(self.task, self.config)
+        decode, predict = Decode(self.task, self.config), ModelLess(self.task, self.config)
         for shard, spans in list(shards(self.plan).items())[:stop]:
             if shard not in committed(self.sink):
                 write_part(predict(decode(spans)), self.sink)

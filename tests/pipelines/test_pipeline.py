@@ -108,7 +108,7 @@ def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: P
 def test_decode_gives_windows_then_errors(media: Path, checkpoint: Path) -> None:
     plan, config = plan_of(media, checkpoint, shard_windows=64)
     [spans] = shards(plan).values()
-    block = Decode(TASK, config, SilentMeter())(spans)
+    block = Decode(TASK, config)(spans)
     windows, failed = split_block(block)
     assert block.schema.equals(block_schema(TASK.input_schema(config)))
     assert windows["window"].to_pylist() == [*range(8), 0, 1]
@@ -129,7 +129,7 @@ def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
     plan, config = plan_of(folder, checkpoint, shard_windows=64)
     (folder / "long.mp4").write_bytes((media / "long.mp4").read_bytes()[:9000])
     [spans] = shards(plan).values()
-    windows, failed = split_block(Decode(TASK, config, SilentMeter())(spans))
+    windows, failed = split_block(Decode(TASK, config)(spans))
     assert windows["uri"].unique().to_pylist() == [str(folder / "short.mp4")]
     [row] = failed.select(["uri", "first", "stop", "error"]).to_pylist()
     assert (row["uri"], row["first"], row["stop"]) == (str(folder / "long.mp4"), 0, 8)
@@ -139,7 +139,7 @@ def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
 def test_predict_does_not_depend_on_what_fills_a_batch(media: Path, checkpoint: Path) -> None:
     """Rows of a shard are computed in calls of one shape, so a row is bitwise the same however many follow it."""
     plan, config = plan_of(media, checkpoint, shard_windows=64)
-    block = Decode(TASK, config, SilentMeter())(shards(plan)[0]).slice(3, 5)
+    block = Decode(TASK, config)(shards(plan)[0]).slice(3, 5)
     predict = Predict(TASK, ModelPlan(str(checkpoint), "float32", 3, 5000), "cpu", 2, SilentMeter())
     whole = predict(block)
     assert whole.schema.equals(block_schema(TASK.output_schema(config)))
