@@ -45,6 +45,10 @@ class PerceiverConfig:
     output_num_channels: int = 512
     _label_trainable_num_channels: int = 1024
 
+    reference: str = "hf"  # "deepmind": the original model's answers from the same weights
+    problem_type: str | None = None
+    chunk_size_feed_forward: int = 0  # tokens in the MLP at a time; 0: all
+
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True

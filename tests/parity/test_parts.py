@@ -5,7 +5,14 @@ import torch
 import transformers
 from transformers.models.perceiver import modeling_perceiver as hf
 
-from perceiver_core import PerceiverConfig, PerceiverModel, decoders, positions, preprocessors
+from perceiver_core import (
+    PerceiverConfig,
+    PerceiverModel,
+    decoders,
+    image_preprocessor,
+    positions,
+    preprocessors,
+)
 
 EXACT = 1e-10
 
@@ -45,22 +52,22 @@ def test_query_features_are_bit_exact(oracle, index_dims):
     last = torch.tensor(index_dims).prod().item() - 1
     indices = torch.cat([torch.tensor([0, last]), torch.randint(0, last, (5000,))])
     expected = theirs.decoder_query(torch.zeros(1, 1, 1), subsampled_points=indices)[0]
-    assert torch.equal(ours.queries(indices), expected)
-    assert torch.equal(ours.queries(indices.int()), expected)
+    sample = torch.zeros(1, 1, 1)
+    for points in (indices, indices.int()):
+        assert torch.equal(ours.decoder_query(sample, subsampled_points=points)[0], expected)
     if len(index_dims) == 1:
         arguments["output_index_dims"] = index_dims[0]
-        assert torch.equal(
-            decoders.PerceiverBasicDecoder(PerceiverConfig(), **arguments).queries(indices), expected
-        )
+        flat = decoders.PerceiverBasicDecoder(PerceiverConfig(), **arguments)
+        assert torch.equal(flat.decoder_query(sample, subsampled_points=indices)[0], expected)
 
 
 def test_image_patches(oracle):
     options = {"fourier_position_encoding_kwargs": {"num_bands": 3, "max_resolution": (2, 4, 4)}}
     arguments = {"prep_type": "patches", "spatial_downsample": 2, "temporal_downsample": 2, **options}
     theirs = hf.PerceiverImagePreprocessor(transformers.PerceiverConfig(), **arguments)
-    ours = preprocessors.PerceiverImagePreprocessor(PerceiverConfig(), **arguments)
+    ours = image_preprocessor.PerceiverImagePreprocessor(PerceiverConfig(), **arguments)
     video = torch.randn(2, 4, 3, 6, 10)
-    tokens = ours(video)
+    tokens = ours(video).inputs
     assert torch.equal(tokens, theirs(video)[0])
     assert tokens.shape == (2, 2 * 3 * 5, ours.num_channels)
 
@@ -72,7 +79,7 @@ def test_trainable_positions(oracle):
     ours = preprocessors.PerceiverAudioPreprocessor(PerceiverConfig(), **arguments)
     ours.load_state_dict(theirs.state_dict())
     sound = torch.randn(2, 42, 1)
-    assert torch.equal(ours(sound), theirs(sound)[0])
+    assert torch.equal(ours(sound)[0], theirs(sound)[0])
     assert ours.num_channels == theirs.num_channels == 16
 
 
@@ -103,7 +110,7 @@ def test_classification_decoder(oracle):
     query = theirs.decoder_query(LATENTS)
     with torch.no_grad():
         expected = theirs(query, LATENTS, output_attentions=True)
-        got = ours(ours.queries(torch.zeros(1, dtype=torch.long))[None], LATENTS, output_attentions=True)
+        got = ours(ours.decoder_query(LATENTS), LATENTS, output_attentions=True)
     assert oracle.error(got.logits, expected.logits) <= EXACT
     assert oracle.error(got.cross_attentions[0], expected.cross_attentions[0]) <= EXACT
 
@@ -121,7 +128,7 @@ def test_basic_decoder(oracle, final_project):
     )
     with torch.no_grad():
         expected = theirs(theirs.decoder_query(LATENTS), LATENTS).logits
-        got = ours(ours.queries(torch.arange(12))[None], LATENTS).logits
+        got = ours(ours.decoder_query(LATENTS), LATENTS).logits
     assert oracle.error(got, expected) <= EXACT
 
 
@@ -135,7 +142,7 @@ def test_video_decoder(oracle):
         position_encoding_type="fourier",
         fourier_position_encoding_kwargs={"num_bands": 1, "max_resolution": (2, 3, 4)},
     )
-    query = ours.queries(torch.arange(24))[None].double()
+    query = ours.decoder_query(LATENTS[:1])
     with torch.no_grad():
         expected = theirs(query, LATENTS[:1]).logits  # upstream's fails for more than one sample
         got = ours(query, LATENTS).logits
@@ -164,5 +171,5 @@ def test_model_without_preprocessor_and_decoder(oracle):
         assert not torch.equal(ours.encode(tokens), ours.encode(tokens))
     with pytest.raises(ValueError, match=r"inputs must have shape \(batch, tokens, 24\); got \(2, 10, 5\)"):
         ours.encode(tokens[..., :5])
-    with pytest.raises(ValueError, match=r"decode\(\) needs a decoder and an output_postprocessor"):
+    with pytest.raises(ValueError, match=r"decode\(\) needs a decoder; this model was built without one"):
         ours.decode(got.last_hidden_state, None)
