@@ -36,7 +36,11 @@ def test_published_names_and_sizes():
     assert PerceiverConfig.from_dict(
         json.loads(theirs.config.to_json_string(use_diff=False))
     ) == PerceiverConfig(
-        **{**vars(ours.config), "extra": PerceiverConfig.from_dict(theirs.config.to_dict()).extra}
+        **{
+            **vars(ours.config),
+            "architectures": (),
+            "extra": PerceiverConfig.from_dict(theirs.config.to_dict()).extra,
+        }
     )
 
 
