@@ -9,16 +9,82 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perceiver_core.checkpoint import CheckpointError as CheckpointError
     from perceiver_core.config import PerceiverConfig as PerceiverConfig
+    from perceiver_core.decoders import PerceiverAbstractDecoder as PerceiverAbstractDecoder
+    from perceiver_core.decoders import PerceiverBasicDecoder as PerceiverBasicDecoder
+    from perceiver_core.decoders import (
+        PerceiverBasicVideoAutoencodingDecoder as PerceiverBasicVideoAutoencodingDecoder,
+    )
+    from perceiver_core.decoders import PerceiverClassificationDecoder as PerceiverClassificationDecoder
+    from perceiver_core.decoders import PerceiverOpticalFlowDecoder as PerceiverOpticalFlowDecoder
+    from perceiver_core.decoders import PerceiverProjectionDecoder as PerceiverProjectionDecoder
+    from perceiver_core.heads import (
+        PerceiverForImageClassificationConvProcessing as PerceiverForImageClassificationConvProcessing,
+    )
+    from perceiver_core.heads import (
+        PerceiverForImageClassificationFourier as PerceiverForImageClassificationFourier,
+    )
+    from perceiver_core.heads import (
+        PerceiverForImageClassificationLearned as PerceiverForImageClassificationLearned,
+    )
+    from perceiver_core.heads import PerceiverForMaskedLM as PerceiverForMaskedLM
     from perceiver_core.heads import PerceiverForMultimodalAutoencoding as PerceiverForMultimodalAutoencoding
+    from perceiver_core.heads import PerceiverForOpticalFlow as PerceiverForOpticalFlow
+    from perceiver_core.heads import PerceiverForSequenceClassification as PerceiverForSequenceClassification
+    from perceiver_core.image_preprocessor import PerceiverImagePreprocessor as PerceiverImagePreprocessor
+    from perceiver_core.modalities import PerceiverMultimodalDecoder as PerceiverMultimodalDecoder
+    from perceiver_core.modalities import PerceiverMultimodalPostprocessor as PerceiverMultimodalPostprocessor
+    from perceiver_core.modalities import PerceiverMultimodalPreprocessor as PerceiverMultimodalPreprocessor
     from perceiver_core.model import PerceiverModel as PerceiverModel
     from perceiver_core.output_points import OutputPoints as OutputPoints
+    from perceiver_core.outputs import PerceiverClassifierOutput as PerceiverClassifierOutput
+    from perceiver_core.outputs import PerceiverDecoderOutput as PerceiverDecoderOutput
+    from perceiver_core.outputs import PerceiverMaskedLMOutput as PerceiverMaskedLMOutput
+    from perceiver_core.outputs import PerceiverModelOutput as PerceiverModelOutput
+    from perceiver_core.postprocessors import PerceiverAudioPostprocessor as PerceiverAudioPostprocessor
+    from perceiver_core.postprocessors import (
+        PerceiverClassificationPostprocessor as PerceiverClassificationPostprocessor,
+    )
+    from perceiver_core.postprocessors import (
+        PerceiverProjectionPostprocessor as PerceiverProjectionPostprocessor,
+    )
+    from perceiver_core.preprocessors import PerceiverAudioPreprocessor as PerceiverAudioPreprocessor
+    from perceiver_core.preprocessors import PerceiverOneHotPreprocessor as PerceiverOneHotPreprocessor
+    from perceiver_core.preprocessors import PerceiverTextPreprocessor as PerceiverTextPreprocessor
+    from perceiver_core.pretrained import PerceiverPreTrainedModel as PerceiverPreTrainedModel
 
 _FILE = {
     "CheckpointError": "checkpoint",
     "OutputPoints": "output_points",
+    "PerceiverAbstractDecoder": "decoders",
+    "PerceiverAudioPostprocessor": "postprocessors",
+    "PerceiverAudioPreprocessor": "preprocessors",
+    "PerceiverBasicDecoder": "decoders",
+    "PerceiverBasicVideoAutoencodingDecoder": "decoders",
+    "PerceiverClassificationDecoder": "decoders",
+    "PerceiverClassificationPostprocessor": "postprocessors",
+    "PerceiverClassifierOutput": "outputs",
     "PerceiverConfig": "config",
+    "PerceiverDecoderOutput": "outputs",
+    "PerceiverForImageClassificationConvProcessing": "heads",
+    "PerceiverForImageClassificationFourier": "heads",
+    "PerceiverForImageClassificationLearned": "heads",
+    "PerceiverForMaskedLM": "heads",
     "PerceiverForMultimodalAutoencoding": "heads",
+    "PerceiverForOpticalFlow": "heads",
+    "PerceiverForSequenceClassification": "heads",
+    "PerceiverImagePreprocessor": "image_preprocessor",
+    "PerceiverMaskedLMOutput": "outputs",
     "PerceiverModel": "model",
+    "PerceiverModelOutput": "outputs",
+    "PerceiverMultimodalDecoder": "modalities",
+    "PerceiverMultimodalPostprocessor": "modalities",
+    "PerceiverMultimodalPreprocessor": "modalities",
+    "PerceiverOneHotPreprocessor": "preprocessors",
+    "PerceiverOpticalFlowDecoder": "decoders",
+    "PerceiverPreTrainedModel": "pretrained",
+    "PerceiverProjectionDecoder": "decoders",
+    "PerceiverProjectionPostprocessor": "postprocessors",
+    "PerceiverTextPreprocessor": "preprocessors",
 }
 
 

@@ -10,13 +10,28 @@ Shapes: B batch, M queries, N keys, H heads, C channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from perceiver_core.config import PerceiverConfig
 
-ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # hidden_act -> nn.GELU's approximation
+#: hidden_act, by upstream's names
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "gelu": nn.functional.gelu,
+        "gelu_new": partial(nn.functional.gelu, approximate="tanh"),
+        "gelu_pytorch_tanh": partial(nn.functional.gelu, approximate="tanh"),
+        "mish": nn.functional.mish,
+        "relu": nn.functional.relu,
+        "silu": nn.functional.silu,
+        "swish": nn.functional.silu,
+        "tanh": torch.tanh,
+    }
+)
 
 KeysValues = tuple[Tensor, Tensor]  # (B, H, N, qk/H), (B, H, N, v/H)
 
@@ -56,12 +71,15 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """The feed-forward part."""
 
-    def __init__(self, channels: int, widening_factor: int, hidden_act: str) -> None:
+    def __init__(self, channels: int, widening_factor: int, config: PerceiverConfig) -> None:
         super().__init__()
-        if hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act must be one of {sorted(ACTIVATIONS)}; got {hidden_act!r}.")
+        name = config.hidden_act
+        if name not in ACTIVATIONS:
+            raise ValueError(f"hidden_act must be one of {sorted(ACTIVATIONS)}; got {name!r}.")
+        if name == "gelu" and config.reference == "deepmind":
+            name = "gelu_pytorch_tanh"  # what jax.nn.gelu computes; upstream's "gelu" is the exact one
         self.dense1 = nn.Linear(channels, widening_factor * channels)
-        self.activation = nn.GELU(ACTIVATIONS[hidden_act])
+        self.activation = ACTIVATIONS[name]
         self.dense2 = nn.Linear(widening_factor * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +130,8 @@ class PerceiverLayer(nn.Module):
             AttentionOutput(v_channels, q_dim),
         )
         self.layernorm = nn.LayerNorm(q_dim)
-        self.mlp = MLP(q_dim, widening_factor, config.hidden_act)
+        self.mlp = MLP(q_dim, widening_factor, config)
+        self.mlp_rows = config.chunk_size_feed_forward
 
     def keys_values(self, y: Tensor) -> KeysValues:
         """Keys and values of y (B, N, kv_dim), which any number of forward calls can then share."""
@@ -121,12 +140,19 @@ class PerceiverLayer(nn.Module):
         return self._split_heads(w.key(y)), self._split_heads(w.value(y))
 
     def forward(
-        self, x: Tensor, keys_values: KeysValues, mask: Tensor | None = None, output_attentions: bool = False
+        self,
+        x: Tensor,
+        keys_values: KeysValues,
+        mask: Tensor | None = None,
+        output_attentions: bool = False,
+        head_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """x (B or 1, M, q_dim) -> (B, M, q_dim), and the attention map (B, H, M, N) if asked for.
 
-        `mask`, broadcastable to (B, H, M, N), is added to the scores. Queries that all samples share may come with
-        batch 1: they are then normalised and projected once.
+        `mask`, broadcastable to (B, H, M, N), is added to the scores. `head_mask` (H,) scales what each head says, and
+        its map. Queries where `query_mask` (B, M) is False attend to nothing. Queries that all samples share may come
+        with batch 1: they are then normalised and projected once.
         """
         w = self.attention.self
         keys, values = keys_values
@@ -138,15 +164,26 @@ class PerceiverLayer(nn.Module):
             scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])  # (B, H, M, N)
             probabilities = torch.softmax(scores if mask is None else scores + mask, dim=-1)
             attention_map = nn.functional.dropout(probabilities, dropout)
-            context = attention_map @ values
+            context = attention_map @ values  # (B, H, M, v/H)
         else:
             context = nn.functional.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=mask, dropout_p=dropout
             )
+        if head_mask is not None:
+            scale = head_mask.to(context.dtype)[:, None, None]  # (H, 1, 1)
+            context = context * scale
+            attention_map = None if attention_map is None else attention_map * scale
+        if query_mask is not None:
+            context = context * query_mask[:, None, :, None]  # (B, 1, M, 1)
         a = self.attention.output.dense(context.transpose(1, 2).flatten(2))  # (B, H, M, v/H) -> (B, M, q_dim)
         if self.use_query_residual:
             a = a + x  # x before LN1
-        return a + self.mlp(self.layernorm(a)), attention_map
+        return a + self._feed_forward(a), attention_map
+
+    def _feed_forward(self, a: Tensor) -> Tensor:
+        if not self.mlp_rows:
+            return self.mlp(self.layernorm(a))
+        return torch.cat([self.mlp(self.layernorm(rows)) for rows in a.split(self.mlp_rows, dim=1)], dim=1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, H, N, C/H)

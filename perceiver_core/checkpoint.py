@@ -123,7 +123,7 @@ def load(
 def save(model: nn.Module, path: str | Path) -> None:
     """Writes config.json and model.safetensors, so that `load` and transformers can read them back.
 
-    `model` is a PerceiverModel or one of heads.ARCHITECTURES.
+    `model` is one of heads.ARCHITECTURES.
     """
     from safetensors.torch import save_file
 
@@ -155,16 +155,14 @@ def _architecture(folder: Path, config: PerceiverConfig) -> str:
 
 def _class(folder: Path, config: PerceiverConfig) -> type[nn.Module]:
     from perceiver_core.heads import ARCHITECTURES
-    from perceiver_core.model import PerceiverModel
 
-    known = {**ARCHITECTURES, "PerceiverModel": PerceiverModel}
     name = _architecture(folder, config)
-    if name not in known:
+    if name not in ARCHITECTURES:
         raise CheckpointError(
-            f"{folder / 'config.json'}: architectures must name one of {sorted(known)}; got {name!r}. "
+            f"{folder / 'config.json'}: architectures must name one of {sorted(ARCHITECTURES)}; got {name!r}. "
             "Choose a checkpoint of one of these."
         )
-    return known[name]
+    return ARCHITECTURES[name]
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -271,24 +269,11 @@ def _warn(folder: Path, kind: str, fresh: set[str], left_out: set[str]) -> None:
 
 
 def _initial_values(model: nn.Module, names: set[str], config: PerceiverConfig) -> dict[str, Tensor]:
-    """Upstream's initial values for these tensors of a model on the meta device."""
+    """First values for these tensors of a model on the meta device."""
+    from perceiver_core.pretrained import initialise
+
     for owner in sorted({name.rpartition(".")[0] for name in names}):
         module = model.get_submodule(owner)
-        module.to_empty(device="cpu", recurse=False)
-        _initialise(module, config)
+        initialise(module.to_empty(device="cpu"), config)
     state: dict[str, Tensor] = model.state_dict()
     return {name: state[name] for name in names}
-
-
-def _initialise(module: nn.Module, config: PerceiverConfig) -> None:
-    """Gives a module's own tensors their first values: as PerceiverModel does, whose rule this is."""
-    from torch import nn
-
-    if isinstance(module, nn.LayerNorm | nn.modules.batchnorm._BatchNorm):
-        module.reset_parameters()  # the identity
-        return
-    for name, parameter in module.named_parameters(recurse=False):
-        if name == "bias":
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.normal_(parameter, std=config.initializer_range)

@@ -70,18 +70,22 @@ class PerceiverEncoder(nn.Module):
         inputs_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        head_mask: Tensor | None = None,
     ) -> EncoderOutput:
-        """latents (1 or B, L, D) and inputs (B, N, kv_dim) -> latents (B, L, D)."""
+        """latents (1 or B, L, D) and inputs (B, N, kv_dim) -> latents (B, L, D); for head_mask see PerceiverModel."""
+        head_masks = self._head_masks(head_mask)
         states: list[Tensor] = []
         maps: list[Tensor] = []
         x, cross_map = self.cross_attention(
             latents, self.cross_attention.keys_values(inputs), inputs_mask, output_attentions
         )
-        for _ in range(self.num_blocks):
+        for block in head_masks:
             if output_hidden_states:
                 states.append(x)
-            for layer in cast(Iterable[PerceiverLayer], self.self_attends):
-                x, self_map = layer(x, layer.keys_values(x), output_attentions=output_attentions)
+            for layer, heads in zip(cast(Iterable[PerceiverLayer], self.self_attends), block, strict=True):
+                x, self_map = layer(
+                    x, layer.keys_values(x), output_attentions=output_attentions, head_mask=heads
+                )
                 if output_hidden_states:
                     states.append(x)
                 if output_attentions:
@@ -92,3 +96,20 @@ class PerceiverEncoder(nn.Module):
             tuple(maps) if output_attentions else None,
             (cross_map,) if output_attentions else None,
         )
+
+    def _head_masks(self, head_mask: Tensor | None) -> list[list[Tensor | None]]:
+        """The mask (H,) of each layer of each block."""
+        layers, blocks = len(self.self_attends), self.num_blocks
+        if head_mask is None:
+            return [[None] * layers] * blocks
+        heads = cast(PerceiverLayer, self.self_attends[0]).num_heads
+        shape = tuple(head_mask.shape)
+        if shape not in ((heads,), (layers, heads), (blocks * layers, heads)):
+            raise ValueError(
+                f"head_mask must have shape ({heads},), ({layers}, {heads}) or ({blocks * layers}, {heads}): heads, or "
+                f"layers of a block or of all {blocks}, and heads; got {shape}."
+            )
+        rows = list(head_mask.expand(layers, heads) if head_mask.ndim == 1 else head_mask)
+        if len(rows) == layers:
+            rows = rows * blocks
+        return [list(rows[start : start + layers]) for start in range(0, blocks * layers, layers)]

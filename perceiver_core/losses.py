@@ -1,6 +1,6 @@
-"""The training loss of multimodal autoencoding, which transformers leaves out.
+"""Training losses; those of optical flow and multimodal autoencoding are left out by transformers.
 
-Shapes: B batch, M output points of a modality.
+Shapes: B batch, M output points (of a modality), H height, W width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,63 @@ from perceiver_core.output_points import OutputPoints
 
 #: The paper's weights (arXiv 2107.14795): sound counts most, the label hardly.
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType({"image": 0.03, "audio": 1.0, "label": 0.0001})
+
+
+def masked_lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, M, vocabulary) and ids (B, M); labels of -100 do not count."""
+    if labels.shape != logits.shape[:2]:
+        raise ValueError(
+            f"labels must have shape {tuple(logits.shape[:2])}, one id for each row that is decoded; got "
+            f"{tuple(labels.shape)}. Pad them with -100 (padding='max_length'), or decode only as many rows: "
+            "subsampled_output_points=torch.arange(length)."
+        )
+    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+def classification_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tensor:
+    """The loss of logits (B, labels) that `problem_type` names, or else that the labels' number and dtype imply.
+
+    regression: mean squared error, implied by one label. single_label_classification: cross-entropy with (B,) class
+    indices, implied by integers. multi_label_classification: binary cross-entropy with (B, labels) of 0 and 1.
+    """
+    count = logits.shape[1]
+    if problem_type is None:
+        integer = labels.dtype in (torch.long, torch.int)
+        single = "single_label_classification" if integer else "multi_label_classification"
+        problem_type = "regression" if count == 1 else single
+    if problem_type == "single_label_classification":
+        if labels.numel() != logits.shape[0]:
+            raise _wrong_labels(problem_type, (logits.shape[0],), labels)
+        return nn.functional.cross_entropy(logits, labels.flatten().long())
+    flat = count == 1 and labels.numel() == logits.shape[0]
+    if not flat and labels.shape != logits.shape:
+        raise _wrong_labels(problem_type, tuple(logits.shape), labels)
+    labels = labels.reshape(logits.shape).to(logits.dtype)
+    if problem_type == "regression":
+        return nn.functional.mse_loss(logits, labels)
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+def _wrong_labels(problem_type: str, expected: tuple[int, ...], labels: Tensor) -> ValueError:
+    return ValueError(
+        f"For {problem_type}, labels must have shape {expected}; got {tuple(labels.shape)} of {labels.dtype}. "
+        "Set the config's problem_type if another loss is meant."
+    )
+
+
+def end_point_error(flow: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The mean Euclidean distance of two flows (..., H, W, 2), over the pixels where `valid` (..., H, W) is not 0."""
+    if flow.shape != target.shape or flow.shape[-1] != 2:
+        raise ValueError(
+            f"Flow and target must have one shape (..., height, width, 2); got {tuple(flow.shape)} and "
+            f"{tuple(target.shape)}. Put the two channels (x, y) last."
+        )
+    distance = torch.linalg.vector_norm(flow - target.to(flow.dtype), dim=-1)  # (..., H, W)
+    if valid is None:
+        return distance.mean()
+    kept = valid != 0
+    # where, not a product: what is not valid may be NaN
+    return torch.where(kept, distance, 0).sum() / kept.sum()
 
 
 def autoencoding_loss(

@@ -5,111 +5,149 @@ Shapes: B batch, N input tokens, L latents, D latent channels, M output points, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from perceiver_core.config import PerceiverConfig
-from perceiver_core.decoders import PerceiverMultimodalDecoder
+from perceiver_core.decoders import PerceiverAbstractDecoder
 from perceiver_core.encoder import EncoderOutput, PerceiverEmbeddings, PerceiverEncoder
-from perceiver_core.output_points import OutputPoints
-from perceiver_core.outputs import PerceiverModelOutput
-from perceiver_core.postprocessors import PerceiverMultimodalPostprocessor
-from perceiver_core.preprocessors import Preprocessor
+from perceiver_core.modalities import PerceiverMultimodalPostprocessor
+from perceiver_core.output_points import OutputPoints, Points, chunks
+from perceiver_core.outputs import Logits, PerceiverModelOutput
+from perceiver_core.preprocessors import Preprocessed, Preprocessor
+from perceiver_core.pretrained import PerceiverPreTrainedModel, initialise
 
 Inputs = Tensor | Mapping[str, Tensor]
-Logits = dict[str, Tensor]
 AttentionMaps = tuple[Tensor, ...]
 
 
-class PerceiverModel(nn.Module):
+class PerceiverModel(PerceiverPreTrainedModel):
     """A Perceiver IO made of the given parts.
 
-    Without a preprocessor its inputs are tokens (B, N, d_model). Without a decoder and its postprocessor it has latents
-    and nothing else.
+    Without a preprocessor its inputs are tokens (B, N, d_model). Without a decoder it has latents and nothing else.
     """
 
     def __init__(
         self,
         config: PerceiverConfig,
-        decoder: PerceiverMultimodalDecoder | None = None,
+        decoder: PerceiverAbstractDecoder | None = None,
         input_preprocessor: Preprocessor | None = None,
-        output_postprocessor: PerceiverMultimodalPostprocessor | None = None,
+        output_postprocessor: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.input_preprocessor = input_preprocessor
         self.output_postprocessor = output_postprocessor
         self.embeddings = PerceiverEmbeddings(config)
         kv_dim = config.d_model if input_preprocessor is None else input_preprocessor.num_channels
         self.encoder = PerceiverEncoder(config, kv_dim)
         self.decoder = decoder
-        self._initialise()
+        initialise(self, config)
 
-    def encode(self, inputs: Inputs, attention_mask: Tensor | None = None) -> Tensor:
-        """Latents (B, L, D) of the inputs.
+    def encode(
+        self,
+        inputs: Inputs,
+        attention_mask: Tensor | None = None,
+        *,
+        interpolate_pos_encoding: bool = False,
+        head_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Latents (B, L, D) of the inputs; for the arguments see forward."""
+        tokens = self._preprocess(inputs, interpolate_pos_encoding).inputs
+        return self._encode(tokens, attention_mask, head_mask).last_hidden_state
 
-        `attention_mask` (B, N) is 0 where a token is left out. Raises ValueError for inputs that the model cannot take.
-        """
-        return self._encode(inputs, attention_mask).last_hidden_state
+    def decode(
+        self,
+        latents: Tensor,
+        points: OutputPoints | Points | None = None,
+        chunk_size: int | None = None,
+        *,
+        inputs: Inputs | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Logits:
+        """Latents (B, L, D) -> the logits of the output points, by default of all of them.
 
-    def decode(self, latents: Tensor, points: OutputPoints, chunk_size: int | None = None) -> Logits:
-        """Latents (B, L, D) -> {"audio": (B, samples), "image": (B, points, 3), "label": (B, labels)} at the points.
+        Points are flat indices, and then the logits are flat too: (B, M, C). Multimodal models take OutputPoints or
+        indices for each modality, and return {modality: logits}. Of all points, logits have forward's shape.
 
         With `chunk_size`, that many queries are computed at a time, and always exactly that many: the last chunk
         repeats a point, since float32 results differ in the last bits with the height of a matrix product, and a
-        resumed run must equal an undisturbed one. Raises ValueError for points that the config's output does not have.
+        resumed run must equal an undisturbed one.
+
+        `inputs` are what the latents were made of, for models whose queries are made of them too (optical flow).
+        `attention_mask` (B, N) counts only with the config's reference "deepmind".
+        Raises ValueError for points that the output does not have.
         """
-        return self._decode(latents, points, chunk_size)[0]
+        if self.decoder is None:
+            raise ValueError("decode() needs a decoder; this model was built without one.")
+        preprocessed = None
+        if self.decoder.queries_are_of_inputs:
+            if inputs is None:
+                raise ValueError(
+                    "This model's queries are made of its inputs: decode() must be given `inputs` too; got None. "
+                    "Give what encode() was given."
+                )
+            preprocessed = self._preprocess(inputs, interpolate=False)
+        return self._decode(latents, points, chunk_size, preprocessed, attention_mask)[0]
 
     def forward(
         self,
         inputs: Inputs,
         attention_mask: Tensor | None = None,
-        subsampled_output_points: Mapping[str, Tensor | None] | None = None,
+        subsampled_output_points: Points | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool = False,
         return_dict: bool | None = None,
+        *,
+        head_mask: Tensor | None = None,
     ) -> PerceiverModelOutput | tuple[Any, ...]:
         """encode, then decode of the points in one chunk, by default of all of them.
 
-        Options that are None are the config's. With return_dict=False the decoder's attention map comes last and bare,
-        after a tuple with the encoder's, as upstream.
+        `attention_mask` (B, N) is 0 where a token is left out. `head_mask` scales the encoder's self-attention heads:
+        (H,), or (layers, H) with a row for each layer of a block or of all blocks (transformers 4.x takes the latter
+        and reads the first block's rows). Options that are None are the config's. With return_dict=False the decoder's
+        attention map comes last and bare, after a tuple with the encoder's, as upstream.
         """
         config = self.config
         maps = config.output_attentions if output_attentions is None else output_attentions
         states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        encoded = self._encode(inputs, attention_mask, maps, states)
+        preprocessed = self._preprocess(inputs, interpolate_pos_encoding)
+        encoded = self._encode(preprocessed.inputs, attention_mask, head_mask, maps, states)
         logits: Logits | None = None
         decoder_maps: AttentionMaps = ()
         if self.decoder is not None:
-            points = OutputPoints.requested(config, subsampled_output_points)
-            logits, decoder_maps = self._decode(encoded.last_hidden_state, points, None, maps)
+            latents = encoded.last_hidden_state
+            logits, decoder_maps = self._decode(
+                latents, subsampled_output_points, None, preprocessed, attention_mask, maps
+            )
         if not (config.return_dict if return_dict is None else return_dict):
             return PerceiverModelOutput(logits, *encoded).to_tuple() + decoder_maps
         if encoded.cross_attentions is not None:
             encoded = encoded._replace(cross_attentions=encoded.cross_attentions + decoder_maps)
         return PerceiverModelOutput(logits, *encoded)
 
+    def _preprocess(self, inputs: Inputs, interpolate: bool) -> Preprocessed:
+        if self.input_preprocessor is not None:
+            return self.input_preprocessor(inputs, interpolate_pos_encoding=interpolate)
+        if isinstance(inputs, Tensor) and inputs.ndim == 3 and inputs.shape[-1] == self.config.d_model:
+            return Preprocessed(inputs, None, inputs)
+        got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(
+            f"inputs must have shape (batch, tokens, {self.config.d_model}); got {got}. "
+            "Without a preprocessor they are tokens of d_model channels."
+        )
+
     def _encode(
         self,
-        inputs: Inputs,
+        tokens: Tensor,
         attention_mask: Tensor | None,
+        head_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> EncoderOutput:
-        if self.input_preprocessor is not None:
-            tokens = self.input_preprocessor(inputs)  # (B, N, kv_dim)
-        elif isinstance(inputs, Tensor) and inputs.ndim == 3 and inputs.shape[-1] == self.config.d_model:
-            tokens = inputs
-        else:
-            got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise ValueError(
-                f"inputs must have shape (batch, tokens, {self.config.d_model}); got {got}. "
-                "Without a preprocessor they are tokens of d_model channels."
-            )
         mask = None
         if attention_mask is not None:
             if attention_mask.shape != tokens.shape[:2]:
@@ -121,43 +159,95 @@ class PerceiverModel(nn.Module):
             dropped = attention_mask == 0  # (B, N)
             mask = dropped.to(tokens.dtype) * torch.finfo(tokens.dtype).min
             mask = mask[:, None, None, :]  # (B, 1, 1, N)
-        return self.encoder(self.embeddings(), tokens, mask, output_attentions, output_hidden_states)
+        return self.encoder(
+            self.embeddings(), tokens, mask, output_attentions, output_hidden_states, head_mask
+        )
 
     def _decode(
-        self, latents: Tensor, points: OutputPoints, chunk_size: int | None, output_attentions: bool = False
+        self,
+        latents: Tensor,
+        points: OutputPoints | Points | None,
+        chunk_size: int | None,
+        preprocessed: Preprocessed | None,
+        attention_mask: Tensor | None,
+        output_attentions: bool = False,
     ) -> tuple[Logits, AttentionMaps]:
-        if self.decoder is None or self.output_postprocessor is None:
-            raise ValueError(
-                "decode() needs a decoder and an output_postprocessor; this model was built without them."
-            )
         if latents.ndim != 3 or latents.shape[-1] != self.config.d_latents:
             raise ValueError(
                 f"latents must have shape (batch, latents, {self.config.d_latents}); got {tuple(latents.shape)}. "
                 "Give what encode() returned."
             )
-        if not torch.compiler.is_compiling():  # it looks at values
-            points.check_range(self.config)
-        keys_values = self.decoder.keys_values(latents)
-        outputs: dict[str, list[Tensor]] = {name: [] for name in points.sizes}
+        decoder = cast(PerceiverAbstractDecoder, self.decoder)
+        keys_values = decoder.keys_values(latents)
+        asked = points.indices if isinstance(points, OutputPoints) else points
+        pieces: list[Logits] = []
         maps: AttentionMaps = ()
-        for chunk in [points] if chunk_size is None else points.chunks(chunk_size):
-            query = self.decoder.queries(chunk.indices)  # (M, C)
-            size = query.shape[0]
+        for chunk in self._chunks(asked, chunk_size):
+            query = self._query(chunk, preprocessed, latents)  # (B or 1, M, C)
+            size = query.shape[1]
             if chunk_size is not None:
-                query = torch.cat([query, query[-1:].expand(chunk_size - size, -1)])  # (chunk_size, C)
-            decoded = self.decoder.attend(query[None], keys_values, output_attentions)
+                query = torch.cat([query, query[:, -1:].expand(-1, chunk_size - size, -1)], dim=1)
+            query_mask = self._query_mask(attention_mask, chunk, query.shape[1])
+            decoded = decoder.attend(query, keys_values, query_mask, output_attentions)
             maps += decoded.cross_attentions or ()
-            for name, output in self.output_postprocessor(decoded.logits[:, :size], chunk.sizes).items():
-                outputs[name].append(output)
-        return {name: torch.cat(pieces, dim=1) for name, pieces in outputs.items()}, maps
+            rows = decoded.logits[:, :size]  # (B, M, C)
+            if isinstance(self.output_postprocessor, PerceiverMultimodalPostprocessor):
+                pieces.append(self.output_postprocessor(rows, modality_sizes=_sizes(decoder, chunk)))
+            else:
+                pieces.append(rows)
+        logits = _join(pieces)
+        if isinstance(logits, Tensor):
+            logits = decoder.shaped(logits) if asked is None else logits
+            if self.output_postprocessor is not None:
+                logits = cast(Logits, self.output_postprocessor(logits))
+        return logits, maps
 
-    def _initialise(self) -> None:
-        """Upstream's initial values: N(0, initializer_range) for all but biases (0) and LayerNorms (identity)."""
-        for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
-                continue
-            for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias":
-                    nn.init.zeros_(parameter)
-                else:
-                    nn.init.normal_(parameter, std=self.config.initializer_range)
+    def _chunks(self, points: Points | None, chunk_size: int | None) -> Iterator[Points | None]:
+        if chunk_size is None:
+            yield points
+        else:
+            every = cast(PerceiverAbstractDecoder, self.decoder).every_point() if points is None else points
+            yield from chunks(every, chunk_size)
+
+    def _query(self, chunk: Points | None, preprocessed: Preprocessed | None, latents: Tensor) -> Tensor:
+        decoder = cast(PerceiverAbstractDecoder, self.decoder)
+        if not decoder.queries_are_of_inputs:  # the same for every sample: one will do
+            return decoder.decoder_query(latents[:1], subsampled_points=cast(Tensor, chunk))
+        made_of = cast(Preprocessed, preprocessed)
+        return decoder.decoder_query(
+            made_of.inputs,
+            made_of.modality_sizes,
+            cast(Tensor, made_of.inputs_without_pos),
+            cast(Tensor, chunk),
+        )
+
+    def _query_mask(self, attention_mask: Tensor | None, chunk: Points | None, size: int) -> Tensor | None:
+        """The original model's: queries (B, size) of tokens that are not there attend to nothing."""
+        if attention_mask is None or self.config.reference != "deepmind" or isinstance(chunk, Mapping):
+            return None
+        kept = attention_mask != 0  # (B, N)
+        if chunk is None:
+            return nn.functional.pad(kept, (0, size - kept.shape[1]))
+        known = nn.functional.pad(kept, (0, max(0, int(chunk.max()) + 1 - kept.shape[1])))
+        rows = known.gather(1, chunk.to(known.device).expand(known.shape[0], chunk.shape[-1]))  # (B, M)
+        return nn.functional.pad(rows, (0, size - rows.shape[1]))
+
+
+def _sizes(decoder: PerceiverAbstractDecoder, chunk: Points | None) -> dict[str, int]:
+    """The number of points of each modality of a chunk."""
+    asked = cast(Mapping[str, Tensor | None], decoder.every_point() if chunk is None else chunk)
+    if any(points is None for points in asked.values()):
+        every = cast(Mapping[str, Tensor], decoder.every_point())
+        asked = {name: every[name] if points is None else points for name, points in asked.items()}
+    return {name: cast(Tensor, asked[name]).shape[-1] for name in sorted(asked)}
+
+
+def _join(pieces: list[Logits]) -> Logits:
+    """Chunks of logits in one piece, each modality's by itself."""
+    if isinstance(pieces[0], Tensor):
+        return torch.cat(cast(list[Tensor], pieces), dim=1)
+    joined: dict[str, list[Tensor]] = {}
+    for piece in pieces:
+        for name, logits in cast(dict[str, Tensor], piece).items():
+            joined.setdefault(name, []).append(logits)
+    return {name: torch.cat(parts, dim=1) for name, parts in joined.items()}

@@ -1,15 +1,54 @@
-"""Output points: which positions of the multimodal decoder's output are computed."""
+"""Output points: which positions of a decoder's output are computed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from perceiver_core.config import PerceiverConfig
+
+#: Flat indices (M,) or (B, M) into the output's grid; of several modalities, those of each, None standing for all.
+Points = Tensor | Mapping[str, Tensor | None]
+
+
+def check_points(points: Tensor, grid: Sequence[int]) -> None:
+    """Raises ValueError unless `points` (M,) or (B, M) are indices that an output of that grid has."""
+    _check_indices("Output", points)
+    if points.ndim > 2:
+        raise ValueError(
+            f"Output points must have shape (points,) or (batch, points); got {tuple(points.shape)}. "
+            "Use flat indices: flatten()."
+        )
+    if torch.compiler.is_compiling() or points.is_meta:  # what follows looks at values
+        return
+    low, high, size = int(points.min()), int(points.max()), math.prod(grid)
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"Output points must be from 0 to {size - 1}, flat indices into {tuple(grid)}; got {low} to {high}."
+        )
+
+
+def chunks(points: Points, size: int) -> Iterator[Points]:
+    """Cuts points, in the order in which they are decoded, into pieces of `size`; the last may be smaller."""
+    if size < 1:
+        raise ValueError(f"chunk_size must be at least 1; got {size}. Use None for one chunk of everything.")
+    if isinstance(points, Tensor):
+        yield from points.split(size, dim=-1)
+        return
+    every = {name: cast(Tensor, points[name]) for name in sorted(points) if points[name] is not None}
+    for start in range(0, sum(indices.shape[-1] for indices in every.values()), size):
+        pieces, offset = {}, 0
+        for name, indices in every.items():
+            piece = indices[max(start - offset, 0) : max(start - offset + size, 0)]
+            if piece.shape[0]:
+                pieces[name] = piece
+            offset += indices.shape[0]
+        yield pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +67,10 @@ class OutputPoints:
         for name, indices in (("image", self.image), ("audio", self.audio)):
             if indices is None:
                 continue
-            if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-                raise ValueError(
-                    f"{name} points must be integer indices; got {indices.dtype}. Use torch.arange or mask.nonzero()."
-                )
+            _check_indices(name, indices)
             if indices.ndim != 1:
                 raise ValueError(
                     f"{name} points must have shape (points,); got {tuple(indices.shape)}. Use flat indices: flatten()."
-                )
-            if indices.numel() == 0:
-                raise ValueError(
-                    f"{name} points must not be empty; got 0 points. Use None to leave {name} out."
                 )
         if not self.sizes:
             raise ValueError(
@@ -90,33 +122,6 @@ class OutputPoints:
         """What a forward decodes: upstream's dict, or everything without one."""
         return cls.all(config) if subsampled_output_points is None else cls.from_hf(subsampled_output_points)
 
-    def check_range(self, config: PerceiverConfig) -> None:
-        """Raises ValueError for an index that the config's output does not have."""
-        limits = {"image": math.prod(config.output_shape[1:]), "audio": config.num_audio_patches, "label": 1}
-        for name, indices in self.indices.items():
-            low, high = int(indices.min()), int(indices.max())
-            if low < 0 or high >= limits[name]:
-                raise ValueError(
-                    f"{name} points must be from 0 to {limits[name] - 1}; got {low} to {high}. Image points are flat "
-                    f"(t, y, x) indices into {config.output_shape[1:]}, audio points are patches of "
-                    f"{config.samples_per_patch} samples."
-                )
-
-    def chunks(self, size: int) -> Iterator[OutputPoints]:
-        """Cuts the points, in the order in which they are decoded, into pieces of `size`; the last may be smaller."""
-        if size < 1:
-            raise ValueError(
-                f"chunk_size must be at least 1; got {size}. Use None for one chunk of everything."
-            )
-        for start in range(0, sum(self.sizes.values()), size):
-            pieces, offset = {}, 0
-            for name, indices in self.indices.items():
-                piece = indices[max(start - offset, 0) : max(start - offset + size, 0)]
-                if piece.shape[0]:
-                    pieces[name] = piece
-                offset += indices.shape[0]
-            yield OutputPoints(pieces.get("image"), pieces.get("audio"), "label" in pieces)
-
 
 def published_chunks(config: PerceiverConfig, nchunks: int = 128) -> Iterator[OutputPoints]:
     """The published recipe: consecutive equal pieces of image and audio, with the label in every one.
@@ -132,3 +137,15 @@ def published_chunks(config: PerceiverConfig, nchunks: int = 128) -> Iterator[Ou
         )
     pieces = zip(image.chunk(nchunks), audio.chunk(nchunks), strict=True)
     return (OutputPoints(image_piece, audio_piece, True) for image_piece, audio_piece in pieces)
+
+
+def _check_indices(name: str, indices: Tensor) -> None:
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise ValueError(
+            f"{name} points must be integer indices; got {indices.dtype}. Use torch.arange or mask.nonzero()."
+        )
+    if indices.ndim == 0 or indices.numel() == 0:
+        raise ValueError(
+            f"{name} points must not be empty; got shape {tuple(indices.shape)}. "
+            f"Use None to leave {name} out, or every point's index."
+        )

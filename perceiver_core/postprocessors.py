@@ -1,10 +1,13 @@
-"""From the decoder's output channels to logits, samples and pixels. Shapes: B batch, M output points, C channels."""
+"""From the decoder's output channels to logits, samples and pixels.
+
+`pos` and `modality_sizes` are part of upstream's signature, without effect there too. Shapes: B batch, M output points,
+C channels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from perceiver_core.config import PerceiverConfig
@@ -13,11 +16,20 @@ from perceiver_core.config import PerceiverConfig
 class PerceiverAudioPostprocessor(nn.Module):
     """Projects each output point to a patch of samples."""
 
-    def __init__(self, config: PerceiverConfig, in_channels: int) -> None:
+    def __init__(self, config: PerceiverConfig, in_channels: int, postproc_type: str = "patches") -> None:
         super().__init__()
+        if postproc_type != "patches":
+            raise ValueError(
+                f"postproc_type must be 'patches'; got {postproc_type!r}. Leave it at the default."
+            )
         self.classifier = nn.Linear(in_channels, config.samples_per_patch)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        pos: Tensor | None = None,
+        modality_sizes: Mapping[str, int] | None = None,
+    ) -> Tensor:
         """(B, M, C) -> (B, M * samples_per_patch)."""
         return self.classifier(inputs).flatten(1)
 
@@ -29,7 +41,12 @@ class PerceiverClassificationPostprocessor(nn.Module):
         super().__init__()
         self.classifier = nn.Linear(in_channels, config.num_labels)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        pos: Tensor | None = None,
+        modality_sizes: Mapping[str, int] | None = None,
+    ) -> Tensor:
         """(B, 1, C) -> (B, num_labels)."""
         return self.classifier(inputs)[:, 0]
 
@@ -41,20 +58,11 @@ class PerceiverProjectionPostprocessor(nn.Module):
         super().__init__()
         self.classifier = nn.Linear(in_channels, out_channels)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        pos: Tensor | None = None,
+        modality_sizes: Mapping[str, int] | None = None,
+    ) -> Tensor:
         """(B, M, C) -> (B, M, out_channels)."""
         return self.classifier(inputs)
-
-
-class PerceiverMultimodalPostprocessor(nn.Module):
-    """Splits the output points among the modalities, in the order of their names, and postprocesses each."""
-
-    def __init__(self, modalities: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.modalities = nn.ModuleDict(modalities)
-
-    def forward(self, inputs: Tensor, modality_sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        """(B, M, C) -> {modality: output}; modality_sizes has the number of points of each that is to be returned."""
-        names = sorted(modality_sizes)
-        parts = torch.split(inputs, [modality_sizes[name] for name in names], dim=1)
-        return {name: self.modalities[name](part) for name, part in zip(names, parts, strict=True)}

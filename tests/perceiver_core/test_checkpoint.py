@@ -315,7 +315,7 @@ class Latents(nn.Module):
         self.config = config
         whole = PerceiverForMultimodalAutoencoding(config).perceiver
         self.perceiver = PerceiverModel(config, input_preprocessor=whole.input_preprocessor)
-        self.norm = nn.BatchNorm1d(config.d_latents)
+        self.norm = nn.BatchNorm2d(config.d_latents)
         self.layer = nn.LayerNorm(config.d_latents)
         self.project = nn.Linear(config.d_latents, config.num_labels)
         self.tables = nn.ParameterDict({"a": nn.Parameter(torch.zeros(40, 40))})

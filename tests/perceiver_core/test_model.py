@@ -8,6 +8,8 @@ import torch
 from perceiver_core import OutputPoints, PerceiverConfig, PerceiverForMultimodalAutoencoding, preprocessors
 from perceiver_core.attention import PerceiverLayer
 from perceiver_core.decoders import PerceiverBasicDecoder, PerceiverBasicVideoAutoencodingDecoder
+from perceiver_core.image_preprocessor import PerceiverImagePreprocessor
+from perceiver_core.modalities import PerceiverMultimodalPreprocessor
 
 
 def equal(one, other):
@@ -80,11 +82,12 @@ def test_partial_masks():
         fourier_position_encoding_kwargs={"num_bands": 2, "max_resolution": (9,)},
     )
     label = preprocessors.PerceiverOneHotPreprocessor(config)
-    masked = preprocessors.PerceiverMultimodalPreprocessor(
+    masked = PerceiverMultimodalPreprocessor(
         {"label": label, "audio": audio}, mask_probs={"audio": 0.5, "label": 0.0}
     )
     inputs = {"audio": torch.randn(3, 300, 1), "label": torch.rand(3, 5)}
-    tokens = masked(inputs)
+    tokens, sizes, _ = masked(inputs)
+    assert sizes == {"audio": 100, "label": 1}
     assert tokens.shape == (3, 101, 10)
     torch.testing.assert_close(tokens[:, 100, :5], inputs["label"])  # after audio, though it was listed first
     is_masked = (tokens[:, :100] == masked.mask["audio"]).all(dim=-1)
@@ -100,7 +103,8 @@ def test_square_image_size_may_be_a_pair(config):
     pair = PerceiverForMultimodalAutoencoding(dataclasses.replace(config, image_size=(8, 8)))
     single = PerceiverForMultimodalAutoencoding(config)
     indices = torch.arange(90)
-    assert torch.equal(*(m.perceiver.decoder.modalities["image"].queries(indices) for m in (pair, single)))
+    decoders = (m.perceiver.decoder.modalities["image"] for m in (pair, single))
+    assert torch.equal(*(d.decoder_query(torch.zeros(1), subsampled_points=indices) for d in decoders))
 
 
 def test_outputs_are_read_by_name_key_and_position(model, inputs):
@@ -177,7 +181,9 @@ def test_bad_decodes(model, inputs):
         model.decode(latents[0], OutputPoints.labels_only())
     with pytest.raises(ValueError, match=r"chunk_size must be at least 1; got 0. Use None"):
         model.decode(latents, OutputPoints.labels_only(), chunk_size=0)
-    with pytest.raises(ValueError, match="image points must be from 0 to 89; got 90 to 90"):
+    with pytest.raises(
+        ValueError, match=r"Output points must be from 0 to 89, flat indices into \(2, 5, 9\); got 90 to 90"
+    ):
         model(inputs, subsampled_output_points={"image": torch.tensor([90])})
 
 
@@ -185,8 +191,8 @@ def test_bad_parts(config):
     bands = {"fourier_position_encoding_kwargs": {"num_bands": 2, "max_resolution": (9,)}}
     for build, text in [
         (
-            lambda: preprocessors.PerceiverImagePreprocessor(config, **bands),
-            "prep_type must be 'patches'; got 'conv'. No other is supported",
+            lambda: PerceiverImagePreprocessor(config, prep_type="vit", **bands),
+            "prep_type must be one of conv, conv1x1, patches, pixels; got 'vit'",
         ),
         (
             lambda: preprocessors.PerceiverAudioPreprocessor(config, prep_type="conv", **bands),
@@ -209,8 +215,8 @@ def test_bad_parts(config):
             "v_channels must be 16; got 8. Leave v_channels at None",
         ),
         (
-            lambda: PerceiverLayer(PerceiverConfig(hidden_act="swish"), q_dim=16, kv_dim=16),
-            r"hidden_act must be one of \['gelu', 'gelu_pytorch_tanh'\]; got 'swish'",
+            lambda: PerceiverLayer(PerceiverConfig(hidden_act="gelu_fast"), q_dim=16, kv_dim=16),
+            r"hidden_act must be one of \['gelu', .*\]; got 'gelu_fast'",
         ),
     ]:
         with pytest.raises(ValueError, match=text):

@@ -1,41 +1,38 @@
-"""The PerceiverFor... models: the published architectures, put together from the parts."""
+"""Video, its sound and its label. Shapes: B batch, T frames, H height, W width."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from perceiver_core import checkpoint
 from perceiver_core.config import PerceiverConfig
 from perceiver_core.decoders import (
     PerceiverBasicDecoder,
     PerceiverBasicVideoAutoencodingDecoder,
     PerceiverClassificationDecoder,
-    PerceiverMultimodalDecoder,
 )
+from perceiver_core.heads.head import PerceiverHead, head_output
+from perceiver_core.image_preprocessor import PerceiverImagePreprocessor
 from perceiver_core.losses import autoencoding_loss
+from perceiver_core.modalities import (
+    PerceiverMultimodalDecoder,
+    PerceiverMultimodalPostprocessor,
+    PerceiverMultimodalPreprocessor,
+)
 from perceiver_core.model import PerceiverModel
 from perceiver_core.output_points import OutputPoints
-from perceiver_core.outputs import PerceiverClassifierOutput, PerceiverModelOutput
+from perceiver_core.outputs import PerceiverClassifierOutput
 from perceiver_core.postprocessors import (
     PerceiverAudioPostprocessor,
     PerceiverClassificationPostprocessor,
-    PerceiverMultimodalPostprocessor,
     PerceiverProjectionPostprocessor,
 )
-from perceiver_core.preprocessors import (
-    PerceiverAudioPreprocessor,
-    PerceiverImagePreprocessor,
-    PerceiverMultimodalPreprocessor,
-    PerceiverOneHotPreprocessor,
-)
+from perceiver_core.preprocessors import PerceiverAudioPreprocessor, PerceiverOneHotPreprocessor
 
 
-class PerceiverForMultimodalAutoencoding(nn.Module):
+class PerceiverForMultimodalAutoencoding(PerceiverHead):
     """Autoencodes video and its sound, and classifies it, as deepmind/multimodal-perceiver.
 
     Inputs: {"image": (B, T, 3, H, W) in [0, 1], "audio": (B, samples, 1) in [-1, 1]}; a "label" may be there and is
@@ -44,8 +41,7 @@ class PerceiverForMultimodalAutoencoding(nn.Module):
     """
 
     def __init__(self, config: PerceiverConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         size = config.image_size
         height, width = (size, size) if isinstance(size, int) else size
         # The decoder's image queries have the bands of the encoder's resolution too, on their 4 times finer grid.
@@ -114,16 +110,6 @@ class PerceiverForMultimodalAutoencoding(nn.Module):
         )
         self.perceiver = PerceiverModel(config, decoder, preprocessor, postprocessor)
 
-    def encode(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None = None) -> Tensor:
-        """Latents (B, L, D); see PerceiverModel.encode."""
-        return self.perceiver.encode(inputs, attention_mask)
-
-    def decode(
-        self, latents: Tensor, points: OutputPoints, chunk_size: int | None = None
-    ) -> dict[str, Tensor]:
-        """{"audio": (B, samples), "image": (B, points, 3), "label": (B, labels)}; see PerceiverModel.decode."""
-        return self.perceiver.decode(latents, points, chunk_size)
-
     def forward(
         self,
         inputs: Mapping[str, Tensor],
@@ -133,52 +119,32 @@ class PerceiverForMultimodalAutoencoding(nn.Module):
         output_hidden_states: bool | None = None,
         labels: Tensor | None = None,
         return_dict: bool | None = None,
+        *,
+        head_mask: Tensor | None = None,
     ) -> PerceiverClassifierOutput | tuple[Any, ...]:
         """encode and decode at once; see PerceiverModel.forward. `logits` is the dict that decode returns.
 
+        Of `subsampled_output_points` {"image": indices, "audio": indices, "label": None}, image and audio may be left
+        out; the label is always decoded. Without it everything is (upstream fails there).
         With `labels` (B,), class indices, `loss` is the autoencoding loss as published, on the points that were
         decoded (upstream raises NotImplementedError here); for other weights call losses.autoencoding_loss.
         """
+        points = OutputPoints.requested(self.config, subsampled_output_points)
         output = self.perceiver(
             inputs,
             attention_mask=attention_mask,
-            subsampled_output_points=subsampled_output_points,
+            subsampled_output_points=points.indices,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
+            head_mask=head_mask,
         )
+        logits = output[0]
         loss: Tensor | None = None
         if labels is not None:
             _check_targets(inputs["image"], self.config)
-            points = OutputPoints.requested(self.config, subsampled_output_points)
-            loss = autoencoding_loss(output[0], inputs, points, labels)
-        if isinstance(output, PerceiverModelOutput):
-            return PerceiverClassifierOutput(
-                loss=loss,
-                logits=output.logits,
-                hidden_states=output.hidden_states,
-                attentions=output.attentions,
-                cross_attentions=output.cross_attentions,
-            )
-        output = output[:1] + output[2:]  # without last_hidden_state
-        return output if loss is None else (loss, *output)
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
-    ) -> Self:
-        """Opens a checkpoint folder of this architecture; see checkpoint.load."""
-        model = checkpoint.load(path, dtype=dtype, device=device)
-        if not isinstance(model, cls):
-            raise checkpoint.CheckpointError(
-                f"{path} must be a checkpoint of {cls.__name__}; got {type(model).__name__}. "
-                f"Use {type(model).__name__}.from_pretrained."
-            )
-        return model
-
-    def save_pretrained(self, path: str | Path) -> None:
-        """Writes a checkpoint folder; see checkpoint.save."""
-        checkpoint.save(self, path)
+            loss = autoencoding_loss(logits, inputs, points, labels)
+        return head_output(PerceiverClassifierOutput, output, logits, loss)
 
 
 def _check_targets(image: Tensor, config: PerceiverConfig) -> None:
@@ -188,8 +154,3 @@ def _check_targets(image: Tensor, config: PerceiverConfig) -> None:
             f"With labels, the image input is the target: it must have frames, height and width "
             f"{tuple(config.output_shape[1:])} as decoded; got {size}. Resize it, or leave labels out."
         )
-
-
-ARCHITECTURES: dict[str, type[nn.Module]] = {
-    "PerceiverForMultimodalAutoencoding": PerceiverForMultimodalAutoencoding,
-}

@@ -1,0 +1,139 @@
+"""Text: filling in masked bytes, and classification. Shapes: B batch, N input bytes, M output points."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_core.config import PerceiverConfig
+from perceiver_core.decoders import PerceiverBasicDecoder, PerceiverClassificationDecoder
+from perceiver_core.heads.head import PerceiverHead, head_output, one_of
+from perceiver_core.losses import classification_loss, masked_lm_loss
+from perceiver_core.model import PerceiverModel
+from perceiver_core.output_points import Points
+from perceiver_core.outputs import PerceiverClassifierOutput, PerceiverMaskedLMOutput
+from perceiver_core.preprocessors import PerceiverTextPreprocessor
+
+
+class PerceiverEmbeddingDecoder(nn.Module):
+    """Logits of the vocabulary: the product with the input's embeddings, and a bias."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden_states: Tensor, embedding_layer: nn.Embedding) -> Tensor:
+        """(B, M, d_model) -> (B, M, vocab_size)."""
+        return nn.functional.linear(hidden_states, embedding_layer.weight, self.bias)
+
+
+class PerceiverForMaskedLM(PerceiverHead):
+    """Fills in masked bytes, as deepmind/language-perceiver."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__(config)
+        rows = {"num_channels": config.d_model, "index_dims": config.max_position_embeddings}
+        self.perceiver = PerceiverModel(
+            config,
+            input_preprocessor=PerceiverTextPreprocessor(config),
+            decoder=PerceiverBasicDecoder(
+                config,
+                output_num_channels=config.d_latents,
+                output_index_dims=config.max_position_embeddings,
+                num_channels=config.d_model,
+                qk_channels=8 * 32,
+                v_channels=config.d_model,
+                num_heads=8,
+                use_query_residual=False,
+                final_project=False,
+                trainable_position_encoding_kwargs=rows,
+            ),
+        )
+        self.embedding_decoder = PerceiverEmbeddingDecoder(config)
+
+    def decode(
+        self, latents: Tensor, points: Any = None, chunk_size: int | None = None, **more: Any
+    ) -> Tensor:
+        """Latents (B, L, D) -> logits of the bytes at the points, (B, M, vocab_size); see PerceiverModel.decode."""
+        return self._logits(super().decode(latents, points, chunk_size, **more))
+
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        input_ids: Tensor | None = None,
+        *,
+        subsampled_output_points: Points | None = None,
+        head_mask: Tensor | None = None,
+    ) -> PerceiverMaskedLMOutput | tuple[Any, ...]:
+        """Ids (B, N) -> logits (B, max_position_embeddings, vocab_size), however short the input, as upstream.
+
+        With `subsampled_output_points`, positions (M,) for all samples or (B, M), only those rows are decoded: (B, M,
+        vocab_size). `labels` have one id for each row that is decoded, -100 where none counts. For the rest see
+        PerceiverModel.forward.
+        """
+        output = self.perceiver(
+            one_of(inputs=inputs, input_ids=input_ids),
+            attention_mask=attention_mask,
+            subsampled_output_points=subsampled_output_points,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+            head_mask=head_mask,
+        )
+        logits = self._logits(output[0])
+        loss = None if labels is None else masked_lm_loss(logits, labels)
+        return head_output(PerceiverMaskedLMOutput, output, logits, loss)
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        text = cast(PerceiverTextPreprocessor, self.perceiver.input_preprocessor)
+        return self.embedding_decoder(rows, text.embeddings)
+
+
+class PerceiverForSequenceClassification(PerceiverHead):
+    """Classifies texts."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__(config)
+        label = {"num_channels": config.d_latents, "index_dims": 1}
+        self.perceiver = PerceiverModel(
+            config,
+            input_preprocessor=PerceiverTextPreprocessor(config),
+            decoder=PerceiverClassificationDecoder(
+                config,
+                num_channels=config.d_latents,
+                trainable_position_encoding_kwargs=label,
+                use_query_residual=True,
+            ),
+        )
+
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        input_ids: Tensor | None = None,
+        *,
+        head_mask: Tensor | None = None,
+    ) -> PerceiverClassifierOutput | tuple[Any, ...]:
+        """Ids (B, N) -> logits (B, num_labels); for `labels` see losses.classification_loss, else PerceiverModel."""
+        output = self.perceiver(
+            one_of(inputs=inputs, input_ids=input_ids),
+            attention_mask=attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+            head_mask=head_mask,
+        )
+        logits = output[0]
+        loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
+        return head_output(PerceiverClassifierOutput, output, logits, loss)
