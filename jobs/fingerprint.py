@@ -24,6 +24,7 @@ def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan
         "options": dataclasses.asdict(job.options),
         "checkpoint": checkpoint.digest,
         "code": importlib.metadata.version("perceiver-batch"),
+        "reference": model.reference,
         "dtype": model.dtype,
         "batch": model.batch,
         "chunk": model.chunk,

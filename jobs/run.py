@@ -71,7 +71,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     leaves the run resumable: the same job on the same output does what is missing.
     """
     began = time.monotonic()
-    checkpoint = _checkpoint(job)
+    checkpoint = _checkpoint(job, progress)
     config = checkpoint.config
     gpus = _gpus(job)
     pools = _pools(job, gpus)
@@ -162,9 +162,9 @@ def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
         thread.join()
 
 
-def _checkpoint(job: JobSpec) -> CheckpointInfo:
+def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     try:
-        found = inspect(job.model.checkpoint)
+        found = inspect(job.model.checkpoint, progress=progress)
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
@@ -214,7 +214,9 @@ def _dtype(job: JobSpec, device: str) -> str:
 def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
     batch = job.compute.batch or (16 if device == "cuda" else 4)
     chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
-    return ModelPlan(job.model.checkpoint, _dtype(job, device), batch, chunk)
+    reference = job.model.reference or checkpoint.config.reference
+    # The folder that was inspected: whatever becomes of a URL meanwhile, workers open what the fingerprint names.
+    return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference)
 
 
 def _plan(job: JobSpec, config: PerceiverConfig, progress: Progress) -> pa.Table:

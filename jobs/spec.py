@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from perceiver_core.sources import is_hub_id
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
@@ -35,7 +36,11 @@ class ModelSpec(_Strict):
     """Which weights, and how they are computed with."""
 
     checkpoint: str = Field(
-        description="a folder with config.json and model.safetensors or pytorch_model.bin, or demo"
+        description="a folder with config.json and weights, its URL, a hub id (owner/name[@revision]), or demo"
+    )
+    reference: Literal["hf", "deepmind"] | None = Field(
+        default=None,
+        description="whose answers: transformers' or the original model's; by default as config.json says, else hf",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 on GPUs that have it, float32 elsewhere"
@@ -188,8 +193,9 @@ def _with(document: dict[str, Any], path: list[str], value: Any) -> dict[str, An
     return document | {path[0]: _with(below if isinstance(below, dict) else {}, path[1:], value)}
 
 
+_CHECKPOINT = ["model", "checkpoint"]
 #: What in a job file is a path: relative to the file there, to the working directory in an override.
-_PATHS = (["model", "checkpoint"], ["input", "uri"], ["output", "uri"])
+_PATHS = (_CHECKPOINT, ["input", "uri"], ["output", "uri"])
 
 
 def _anchored(path: list[str], value: Any, folder: Path) -> Any:
@@ -199,4 +205,7 @@ def _anchored(path: list[str], value: Any, folder: Path) -> Any:
         return [_anchored(path, one, folder) for one in value]
     if not isinstance(value, str) or "://" in value:
         return value
-    return os.path.normpath(folder / Path(value).expanduser())
+    anchored = os.path.normpath(folder / Path(value).expanduser())
+    if path == _CHECKPOINT and is_hub_id(value) and not os.path.isdir(anchored):
+        return value  # no folder, so a hub id
+    return anchored

@@ -1,11 +1,18 @@
-"""PerceiverConfig: Hugging Face's fields, defaults and JSON, and the published configurations. Imports no torch."""
+"""PerceiverConfig: Hugging Face's fields, defaults and JSON, and the six published configurations. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from perceiver_core.sources import CheckpointError, checkpoint_folder, first_names
+
+_PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
+_NULLABLE = ("qk_channels", "v_channels", "problem_type")  # null means None; of others, "not set"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,16 @@ class PerceiverConfig:
             raise ValueError(
                 f"output_shape must have 4 numbers (batch, frames, height, width); got {self.output_shape!r}."
             )
+        if self.reference not in ("hf", "deepmind"):
+            raise ValueError(f"reference must be 'hf' or 'deepmind'; got {self.reference!r}.")
+        if self.problem_type not in _PROBLEM_TYPES:
+            raise ValueError(
+                f"problem_type must be one of {', '.join(map(str, _PROBLEM_TYPES))}; got {self.problem_type!r}."
+            )
+        if self.chunk_size_feed_forward < 0:
+            raise ValueError(
+                f"chunk_size_feed_forward must be 0 or more; got {self.chunk_size_feed_forward}."
+            )
         id2label = {int(index): label for index, label in self.id2label.items()}  # JSON keys are strings
         id2label = id2label or {index: f"LABEL_{index}" for index in range(self.num_labels or 2)}
         if self.num_labels not in (0, len(id2label)):
@@ -106,19 +123,28 @@ class PerceiverConfig:
                 f"model_type must be 'perceiver'; got {model_type!r}. Is this the right checkpoint?"
             )
         names = {f.name for f in fields(cls)} - {"extra"}
-        # a null in the JSON of these means "not set"
-        known = {
-            k: v
-            for k, v in values.items()
-            if k in names and (v is not None or k in ("qk_channels", "v_channels"))
-        }
+        known = {k: v for k, v in values.items() if k in names and (v is not None or k in _NULLABLE)}
         extra = {k: v for k, v in values.items() if k not in names and k != "model_type"}
         return cls(**known, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a config.json, `extra` included; num_labels is left to id2label, as upstream does."""
-        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
+        left_out = {"extra", "num_labels"} | ({"reference"} if self.reference == "hf" else set())
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {**known, **self.extra, "model_type": "perceiver"}
+
+    def replaced(self, **changes: Any) -> PerceiverConfig:
+        """This config with fields changed as upstream's from_pretrained(path, num_labels=5) changes them.
+
+        Another number of labels gives them numbered names, and new names their number. What is no field goes to
+        `extra`.
+        """
+        values = self.to_dict()
+        if changes.get("id2label") is not None:
+            del values["label2id"]
+        elif changes.get("num_labels") not in (None, self.num_labels):
+            del values["id2label"], values["label2id"]
+        return self.from_dict(values | changes)
 
     @classmethod
     def from_json_file(cls, path: str | Path) -> PerceiverConfig:
@@ -130,16 +156,114 @@ class PerceiverConfig:
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
         Path(path).write_text(text, encoding="utf-8")
 
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **changes: Any) -> PerceiverConfig:
+        """The config of a checkpoint, wherever sources.checkpoint_folder finds it, `replaced` by the changes.
 
-def multimodal_perceiver() -> PerceiverConfig:
-    """The published deepmind/multimodal-perceiver (Kinetics-700 autoencoding), with numbered label names."""
+        Raises CheckpointError.
+        """
+        folder = checkpoint_folder(path, weights=False)
+        file = folder / "config.json"
+        if not file.is_file():
+            raise CheckpointError(
+                f"{folder} must have a config.json; got {first_names(path.name for path in folder.iterdir())}. "
+                "Give the folder that save_pretrained wrote."
+            )
+        try:
+            config = cls.from_json_file(file)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{file} must be the config of a Perceiver; got: {error}") from error
+        return config.replaced(**changes)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json into a folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.to_json_file(Path(folder, "config.json"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published configuration; its labels, where it has any, have numbered names."""
+
+    config: PerceiverConfig
+    parameters: int
+    purpose: str
+
+    @property
+    def architecture(self) -> str:
+        """The class that its weights are for."""
+        return self.config.architectures[0]
+
+
+def _vision(architecture: str, d_model: int, image_size: int = 56) -> PerceiverConfig:
     return PerceiverConfig(
-        num_latents=28 * 28,
-        d_latents=512,
-        d_model=704,
-        num_blocks=1,
-        num_self_attends_per_block=8,
+        architectures=(architecture,),
+        num_latents=512,
+        d_latents=1024,
+        d_model=d_model,
+        num_blocks=8,
+        num_self_attends_per_block=6,
         num_self_attention_heads=8,
         num_cross_attention_heads=1,
-        num_labels=700,
+        image_size=image_size,
+        num_labels=1000,
     )
+
+
+#: The six published configurations, by their hub ids.
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {
+        "deepmind/language-perceiver": Published(
+            PerceiverConfig(architectures=("PerceiverForMaskedLM",), qk_channels=256, v_channels=1280),
+            201_108_230,
+            "masked bytes of UTF-8 text",
+        ),
+        "deepmind/vision-perceiver-learned": Published(
+            _vision("PerceiverForImageClassificationLearned", d_model=512, image_size=224),
+            62_255_848,
+            "ImageNet classes; learned positions",
+        ),
+        "deepmind/vision-perceiver-fourier": Published(
+            _vision("PerceiverForImageClassificationFourier", d_model=261),
+            48_440_627,
+            "ImageNet classes; Fourier positions",
+        ),
+        "deepmind/vision-perceiver-conv": Published(
+            _vision("PerceiverForImageClassificationConvProcessing", d_model=322),
+            48_646_522,
+            "ImageNet classes; a convolution first",
+        ),
+        "deepmind/optical-flow-perceiver": Published(
+            PerceiverConfig(
+                architectures=("PerceiverForOpticalFlow",),
+                num_latents=2048,
+                d_latents=512,
+                d_model=322,
+                num_self_attends_per_block=24,
+                num_self_attention_heads=16,
+                num_cross_attention_heads=1,
+            ),
+            41_057_134,
+            "each pixel's way from frame to frame",
+        ),
+        "deepmind/multimodal-perceiver": Published(
+            PerceiverConfig(
+                architectures=("PerceiverForMultimodalAutoencoding",),
+                num_latents=28 * 28,
+                d_latents=512,
+                d_model=704,
+                num_self_attends_per_block=8,
+                num_self_attention_heads=8,
+                num_cross_attention_heads=1,
+                num_labels=700,
+            ),
+            19_858_855,
+            "video, sound and Kinetics classes",
+        ),
+    }
+)
+
+
+def multimodal_perceiver() -> PerceiverConfig:
+    """The published deepmind/multimodal-perceiver, with numbered label names."""
+    return PUBLISHED["deepmind/multimodal-perceiver"].config

@@ -99,6 +99,7 @@ class ModelPlan:
     dtype: str  #: float32 | bfloat16
     batch: int  #: windows per call, the last batch of a shard padded
     chunk: int  #: output points per decoder call, the last chunk padded
+    reference: str = "hf"  #: whose answers: hf | deepmind
 
 
 class Predict:
@@ -113,7 +114,7 @@ class Predict:
         torch.set_num_threads(threads)
         self.task = task
         self.plan = plan
-        self.model: Any = load(plan.checkpoint, dtype=getattr(torch, plan.dtype), device=device)
+        self.model: Any = load(plan.checkpoint, dtype=plan.dtype, device=device, reference=plan.reference)
         self.meter = meter
 
     def __call__(self, block: pa.Table) -> pa.Table:

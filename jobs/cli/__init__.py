@@ -2,6 +2,7 @@
 
 import click
 
+from jobs.cli.models import models
 from jobs.cli.run import run
 
 
@@ -12,3 +13,4 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(models)

@@ -39,14 +39,14 @@ def run(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
         with terminal_progress() as progress:
             result = run_job(job, progress)
     except SpecError as error:
-        _stop(BAD_SPEC, str(error), as_json)
+        stop(BAD_SPEC, str(error), as_json)
     except ErrorBudgetError as error:
-        _stop(BUDGET_EXCEEDED, str(error), as_json)
+        stop(BUDGET_EXCEEDED, str(error), as_json)
     except KeyboardInterrupt:
-        _stop(INTERRUPTED, f"Interrupted. {resume}", as_json)
+        stop(INTERRUPTED, f"Interrupted. {resume}", as_json)
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", []))
-        _stop(FAILED, f"{type(error).__name__}: {error}\n{notes}\n{resume}", as_json)
+        stop(FAILED, f"{type(error).__name__}: {error}\n{notes}\n{resume}", as_json)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
     else:
@@ -58,7 +58,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _stop(code: int, message: str, as_json: bool) -> NoReturn:
+def stop(code: int, message: str, as_json: bool) -> NoReturn:
+    """End the command with an exit code and its reason, on stderr or as JSON."""
     if as_json:
         click.echo(json.dumps({"error": message, "exit_code": code}))
     else:

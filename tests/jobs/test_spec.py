@@ -1,5 +1,6 @@
 """The job file."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,37 @@ def test_file_object_and_overrides_are_one_model(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
+    ("checkpoint", "expected"),
+    [
+        ("demo", "demo"),
+        ("./demo", "{folder}/demo"),
+        ("weights", "{folder}/weights"),
+        ("../weights", "{folder}/../weights"),
+        ("there/already", "{folder}/there/already"),  # a folder comes before a hub id
+        ("owner/name", "owner/name"),
+        ("owner/name@main", "owner/name@main"),
+        ("s3://bucket/model", "s3://bucket/model"),
+        ("a/b/c", "{folder}/a/b/c"),
+        ("/a/b", "/a/b"),
+    ],
+)
+@pytest.mark.parametrize("override", [False, True])
+def test_where_a_checkpoint_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str, expected: str, override: bool
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "cwd").mkdir()
+    here = tmp_path / ("cwd" if override else "jobs")
+    (here / "there/already").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cwd")
+    document = GOOD | {"model": {"checkpoint": "elsewhere" if override else checkpoint}}
+    job = load_job(write(tmp_path / "jobs", document), [f"model.checkpoint={checkpoint}"] if override else [])
+    assert job.model.checkpoint == (
+        expected if "://" in expected else os.path.normpath(expected.format(folder=here))
+    )
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"optoins": {}}, r"optoins: no such option\. Did you mean options\? There are: name, task,"),
@@ -52,6 +84,10 @@ def test_file_object_and_overrides_are_one_model(tmp_path: Path, monkeypatch: py
             r"options\.video: Input should be 'tensors', 'mp4' or 'both' \(got 'avi'\)",
         ),
         ({"task": "cook"}, r"task: No such task: cook\. The tasks are: multimodal-autoencoding"),
+        (
+            {"model": {"checkpoint": "a", "reference": "jax"}},
+            r"model\.reference: Input should be 'hf' or 'deepmind' \(got 'jax'\)",
+        ),
         ({"model": {}}, r"model\.checkpoint: missing\."),
         ({"compute": {"batch": 0}}, r"compute\.batch: Input should be greater than or equal to 1"),
         ({"name": "No Spaces"}, r"name: String should match pattern"),
