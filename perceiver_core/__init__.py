@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from perceiver_core.checkpoint import CheckpointError as CheckpointError
     from perceiver_core.config import PerceiverConfig as PerceiverConfig
     from perceiver_core.heads import PerceiverForMultimodalAutoencoding as PerceiverForMultimodalAutoencoding
+    from perceiver_core.images import PerceiverFeatureExtractor as PerceiverFeatureExtractor
+    from perceiver_core.images import PerceiverImageProcessor as PerceiverImageProcessor
+    from perceiver_core.images import PerceiverImageProcessorFast as PerceiverImageProcessorFast
+    from perceiver_core.images import PerceiverImageProcessorPil as PerceiverImageProcessorPil
     from perceiver_core.model import PerceiverModel as PerceiverModel
     from perceiver_core.output_points import OutputPoints as OutputPoints
 
@@ -17,7 +21,11 @@ _FILE = {
     "CheckpointError": "checkpoint",
     "OutputPoints": "output_points",
     "PerceiverConfig": "config",
+    "PerceiverFeatureExtractor": "images",
     "PerceiverForMultimodalAutoencoding": "heads",
+    "PerceiverImageProcessor": "images",
+    "PerceiverImageProcessorFast": "images",
+    "PerceiverImageProcessorPil": "images",
     "PerceiverModel": "model",
 }
 
