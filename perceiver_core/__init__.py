@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perceiver_core.checkpoint import CheckpointError as CheckpointError
     from perceiver_core.config import PerceiverConfig as PerceiverConfig
+    from perceiver_core.flow import estimate_flow as estimate_flow
+    from perceiver_core.flow import frame_patches as frame_patches
     from perceiver_core.heads import PerceiverForMultimodalAutoencoding as PerceiverForMultimodalAutoencoding
     from perceiver_core.images import PerceiverFeatureExtractor as PerceiverFeatureExtractor
     from perceiver_core.images import PerceiverImageProcessor as PerceiverImageProcessor
@@ -27,6 +29,8 @@ _FILE = {
     "PerceiverImageProcessorFast": "images",
     "PerceiverImageProcessorPil": "images",
     "PerceiverModel": "model",
+    "estimate_flow": "flow",
+    "frame_patches": "flow",
 }
 
 
