@@ -67,8 +67,9 @@ def estimate_flow(
                 f"The model's logits must have shape {(len(batch), *tile_size, 2)}; got {tuple(logits.shape)}. "
                 "Use a PerceiverForOpticalFlow."
             )
-        for (pair, rows, columns), tile_flow in zip(batch, logits.float(), strict=True):
-            # Divided before it is summed: where there is one tile, its flow is the result to the last bit.
+        for (pair, rows, columns), tile_flow in zip(batch, logits, strict=True):
+            # Float32 whatever the model's dtype, and divided before it is summed: where there is one tile, its flow is
+            # the result to the last bit.
             share = (weights / total[rows, columns])[..., None]  # (h, w, 1)
             flow[pair, rows, columns] += FLOW_SCALE_FACTOR * share * tile_flow
         if progress:

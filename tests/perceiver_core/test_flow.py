@@ -31,7 +31,7 @@ class StandIn(nn.Module):
         assert inputs.dtype == self.weight.dtype
         assert inputs.shape[1:] == (2, 27, *self.config.train_size)
         self.inputs.append(inputs)
-        return SimpleNamespace(logits=self.function(inputs))
+        return SimpleNamespace(logits=self.function(inputs) * self.weight)
 
 
 def centre_pixels(patches):

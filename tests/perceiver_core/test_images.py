@@ -68,6 +68,7 @@ def test_options_for_one_call():
     processor = PerceiverImageProcessor()
     assert processor(grey(40, 50), size=8, return_tensors="np").pixel_values.shape == (1, 3, 8, 8)
     assert processor(grey(40, 50), size=None, return_tensors="np").pixel_values.shape == (1, 3, 224, 224)
+    assert processor(grey(40, 50), do_resize=None, return_tensors="np").pixel_values.shape == (1, 3, 224, 224)
     assert processor.size == {"height": 224, "width": 224}
     processor.size = 16
     assert processor(grey(40, 50), return_tensors="np").pixel_values.shape == (1, 3, 16, 16)
@@ -244,6 +245,8 @@ def test_a_file_is_written_and_read(tmp_path):
     assert written["do_convert_rgb"] is False
     assert PerceiverImageProcessor.from_pretrained(tmp_path / "new") == processor
     assert PerceiverImageProcessor.from_pretrained(file, do_resize=False).do_resize is False
+    Path(file).write_text(json.dumps({"do_resize": None, "rescale_factor": None, "size": None}))
+    assert PerceiverImageProcessor.from_pretrained(file) == PerceiverImageProcessor()
 
 
 def test_torch_is_not_imported():
