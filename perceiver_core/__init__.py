@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from perceiver_core.decoders import PerceiverClassificationDecoder as PerceiverClassificationDecoder
     from perceiver_core.decoders import PerceiverOpticalFlowDecoder as PerceiverOpticalFlowDecoder
     from perceiver_core.decoders import PerceiverProjectionDecoder as PerceiverProjectionDecoder
+    from perceiver_core.flow import estimate_flow as estimate_flow
+    from perceiver_core.flow import frame_patches as frame_patches
     from perceiver_core.heads import (
         PerceiverForImageClassificationConvProcessing as PerceiverForImageClassificationConvProcessing,
     )
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from perceiver_core.heads import PerceiverForOpticalFlow as PerceiverForOpticalFlow
     from perceiver_core.heads import PerceiverForSequenceClassification as PerceiverForSequenceClassification
     from perceiver_core.image_preprocessor import PerceiverImagePreprocessor as PerceiverImagePreprocessor
+    from perceiver_core.images import PerceiverFeatureExtractor as PerceiverFeatureExtractor
+    from perceiver_core.images import PerceiverImageProcessor as PerceiverImageProcessor
+    from perceiver_core.images import PerceiverImageProcessorFast as PerceiverImageProcessorFast
+    from perceiver_core.images import PerceiverImageProcessorPil as PerceiverImageProcessorPil
     from perceiver_core.modalities import PerceiverMultimodalDecoder as PerceiverMultimodalDecoder
     from perceiver_core.modalities import PerceiverMultimodalPostprocessor as PerceiverMultimodalPostprocessor
     from perceiver_core.modalities import PerceiverMultimodalPreprocessor as PerceiverMultimodalPreprocessor
@@ -65,6 +71,7 @@ _FILE = {
     "PerceiverClassifierOutput": "outputs",
     "PerceiverConfig": "config",
     "PerceiverDecoderOutput": "outputs",
+    "PerceiverFeatureExtractor": "images",
     "PerceiverForImageClassificationConvProcessing": "heads",
     "PerceiverForImageClassificationFourier": "heads",
     "PerceiverForImageClassificationLearned": "heads",
@@ -73,6 +80,9 @@ _FILE = {
     "PerceiverForOpticalFlow": "heads",
     "PerceiverForSequenceClassification": "heads",
     "PerceiverImagePreprocessor": "image_preprocessor",
+    "PerceiverImageProcessor": "images",
+    "PerceiverImageProcessorFast": "images",
+    "PerceiverImageProcessorPil": "images",
     "PerceiverMaskedLMOutput": "outputs",
     "PerceiverModel": "model",
     "PerceiverModelOutput": "outputs",
@@ -85,6 +95,8 @@ _FILE = {
     "PerceiverProjectionDecoder": "decoders",
     "PerceiverProjectionPostprocessor": "postprocessors",
     "PerceiverTextPreprocessor": "preprocessors",
+    "estimate_flow": "flow",
+    "frame_patches": "flow",
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -37,18 +38,39 @@ class PerceiverPreTrainedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device: str | torch.device = "cpu",
+        reference: str | None = None,
+        ignore_mismatched_sizes: bool = False,
+        **config_changes: Any,
     ) -> Self:
-        """Opens a checkpoint folder of this architecture; see checkpoint.load."""
+        """Opens a checkpoint: a folder, a URL, a hub id or "demo"; in eval mode, ready to be trained.
+
+        `dtype` (in transformers 4 `torch_dtype`) is that of the file unless given. Other keywords change fields of the
+        config, such as num_labels=5. For the rest, and for checkpoints of another class, see checkpoint.load.
+        """
         from perceiver_core import checkpoint
 
-        model = checkpoint.load(path, dtype=dtype, device=device)
-        if not isinstance(model, cls):
-            raise checkpoint.CheckpointError(
-                f"{path} must be a checkpoint of {cls.__name__}; got {type(model).__name__}. "
-                f"Use {type(model).__name__}.from_pretrained."
+        unknown = sorted(config_changes.keys() - {f.name for f in fields(PerceiverConfig)})
+        if unknown:
+            raise TypeError(
+                f"from_pretrained takes dtype, device, reference, ignore_mismatched_sizes and the config's fields; got "
+                f"{', '.join(unknown)}. Leave out what is meant for a hub client or an accelerator's map."
             )
-        return model
+        model = checkpoint.load(
+            pretrained_model_name_or_path,
+            dtype=torch_dtype if dtype is None else dtype,
+            device=device,
+            reference=reference,
+            architecture=cls,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            changes=config_changes,
+        )
+        return cast(Self, model.requires_grad_(True))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes a checkpoint folder; see checkpoint.save."""

@@ -1,0 +1,161 @@
+"""Optical flow on frames of any size: tiles of the size that the model was trained on, blended.
+
+The recipe is DeepMind's (deepmind-research, perceiver/colabs/optical_flow.ipynb): overlapping tiles, weighted by the
+distance to their border, times 20. Tiles that would repeat are left out, and frames smaller than a tile are padded.
+Shapes: B frame pairs, 2 frames of a pair, C channels, H height, W width, h x w a tile, N tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+#: The published model was trained on flow divided by this, beside the 100 that its decoder divides by itself.
+FLOW_SCALE_FACTOR = 20
+
+MIN_OVERLAP = 20  # pixels, as published
+
+
+@torch.no_grad()
+def estimate_flow(
+    model: nn.Module,
+    frames: Tensor,
+    *,
+    batch_size: int = 1,
+    min_overlap: int = MIN_OVERLAP,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """How far, in pixels, each pixel of the first frame has moved in the second.
+
+    `model` is a PerceiverForOpticalFlow in eval mode; `frames` (B, 2, 3, H, W) are RGB, uint8 or floats in [0, 1], on
+    any device. Returns (B, H, W, 2), float32 on the model's device: dx to the right, then dy downwards.
+    `batch_size` tiles go through the model at once, of one pair or of several; beside them, the result is all that is
+    kept. Tiles overlap by `min_overlap` pixels or more; frames smaller than a tile are put in the middle of one, their
+    border repeated around them. `progress` is called with the tiles done and the tiles in all.
+    Raises ValueError for anything else.
+    """
+    _check_frames(frames)
+    if model.training:
+        raise ValueError(
+            "The model must be in eval mode; got training mode, with dropout. Call model.eval()."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more tiles; got {batch_size}.")
+    tile_size = cast(tuple[int, int], tuple(cast(Any, model.config).train_size))
+    height, width = frames.shape[-2:]
+    frames = _pad_to_tile(frames, tile_size)  # (B, 2, 3, max(H, h), max(W, w))
+    padded_height, padded_width = frames.shape[-2:]
+    corners = tile_corners(padded_height, padded_width, tile_size, min_overlap)
+    device, dtype = _placement(model)
+    weights = tile_weights(tile_size).to(device)  # (h, w)
+    windows = [(slice(y, y + tile_size[0]), slice(x, x + tile_size[1])) for y, x in corners]
+    total = torch.zeros(padded_height, padded_width, device=device)
+    for window in windows:
+        total[window] += weights
+    flow = torch.zeros(len(frames), padded_height, padded_width, 2, device=device)
+    jobs = [(pair, *window) for pair in range(len(frames)) for window in windows]
+    for start in range(0, len(jobs), batch_size):
+        batch = jobs[start : start + batch_size]
+        # On the device, and there only as many as fit: patches are 54 numbers a pixel, frames 6 bytes.
+        tiles = torch.stack([frames[pair, :, :, rows, columns] for pair, rows, columns in batch])
+        logits = model(inputs=_patches(tiles.to(device)).to(dtype)).logits  # (N, h, w, 2)
+        if logits.shape != (len(batch), *tile_size, 2):
+            raise ValueError(
+                f"The model's logits must have shape {(len(batch), *tile_size, 2)}; got {tuple(logits.shape)}. "
+                "Use a PerceiverForOpticalFlow."
+            )
+        for (pair, rows, columns), tile_flow in zip(batch, logits, strict=True):
+            # Float32 whatever the model's dtype, and divided before it is summed: where there is one tile, its flow is
+            # the result to the last bit.
+            share = (weights / total[rows, columns])[..., None]  # (h, w, 1)
+            flow[pair, rows, columns] += FLOW_SCALE_FACTOR * share * tile_flow
+        if progress:
+            progress(start + len(batch), len(jobs))
+    top, left = (padded_height - height) // 2, (padded_width - width) // 2
+    return flow[:, top : top + height, left : left + width].contiguous()  # (B, H, W, 2)
+
+
+def frame_patches(frames: Tensor) -> Tensor:
+    """Frames as the optical flow model takes them: each pixel with its eight neighbours, in [-1, 1].
+
+    (B, 2, 3, H, W), uint8 or floats in [0, 1], -> (B, 2, 27, H, W), float32 or the floats' dtype, with the patch's row,
+    column and colour, in that order, in its 27 channels. Beyond the border is 0, mid-grey. Tiles are cut before.
+    Raises ValueError for frames of other shapes, dtypes or ranges.
+    """
+    _check_frames(frames)
+    return _patches(frames)
+
+
+def _patches(frames: Tensor) -> Tensor:
+    values = frames.float() / 255 if frames.dtype == torch.uint8 else frames
+    height, width = frames.shape[-2:]
+    padded = nn.functional.pad(2 * values - 1, (1, 1, 1, 1))  # (B, 2, 3, H + 2, W + 2)
+    shifted = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return torch.cat(shifted, dim=-3)  # (B, 2, 27, H, W)
+
+
+def tile_corners(
+    height: int, width: int, tile_size: tuple[int, int], min_overlap: int = MIN_OVERLAP
+) -> list[tuple[int, int]]:
+    """The top-left pixels (y, x) of the tiles that cover a frame, in rows.
+
+    Tiles lie as far apart as `min_overlap` allows, and the last ones end with the frame. DeepMind's grid has some tiles
+    twice (the only one four times at exactly 368 x 496), which counts them double in the blend, and at some sizes (697
+    to 715 rows) tiles that reach beyond the frame; here each is moved inside and listed once.
+    """
+    if height < tile_size[0] or width < tile_size[1]:
+        raise ValueError(f"A frame must be at least a tile, {tile_size}; got {(height, width)}. Pad it.")
+    if not 0 <= min_overlap < min(tile_size):
+        raise ValueError(
+            f"min_overlap must be from 0 to {min(tile_size) - 1}, less than a tile's side; got {min_overlap}. "
+            f"Published is {MIN_OVERLAP}."
+        )
+    rows, columns = (
+        sorted({min(start, side - tile) for start in range(0, side, tile - min_overlap)})
+        for side, tile in zip((height, width), tile_size, strict=True)
+    )
+    return [(y, x) for y in rows for x in columns]
+
+
+def tile_weights(tile_size: tuple[int, int]) -> Tensor:
+    """How much a tile counts at each of its pixels (h, w): their distance to its border, 1 at the border itself."""
+    height, width = tile_size
+    y, x = torch.arange(height)[:, None], torch.arange(width)  # (h, 1), (w,)
+    rows, columns = torch.minimum(y + 1, height - y), torch.minimum(x + 1, width - x)
+    return torch.minimum(rows, columns).float()  # (h, w)
+
+
+def _check_frames(frames: Tensor) -> None:
+    shape = tuple(frames.shape)
+    if len(shape) != 5 or shape[1:3] != (2, 3) or 0 in shape:
+        raise ValueError(
+            f"frames must have shape (pairs, 2, 3, height, width); got {shape}. "
+            "Stack the two RGB frames; put channels before height and width."
+        )
+    if frames.dtype == torch.uint8:
+        return
+    if not frames.is_floating_point():
+        raise ValueError(
+            f"frames must be uint8 or floating point; got {frames.dtype}. Convert them to uint8."
+        )
+    low, high = frames.min().item(), frames.max().item()
+    if not (low >= 0 and high <= 1):  # written so that NaN fails
+        raise ValueError(f"Float frames must be in [0, 1]; got {low} to {high}. Divide 0..255 by 255.")
+
+
+def _pad_to_tile(frames: Tensor, tile_size: tuple[int, int]) -> Tensor:
+    """(B, 2, 3, H, W) -> (B, 2, 3, max(H, h), max(W, w)): the border repeated, the frame in the middle."""
+    for axis, tile in zip((-2, -1), tile_size, strict=True):
+        side = frames.shape[axis]
+        if side < tile:
+            index = torch.arange(tile, device=frames.device) - (tile - side) // 2
+            frames = frames.index_select(axis, index.clamp(0, side - 1))
+    return frames
+
+
+def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    parameter = next(model.parameters(), None)
+    return (torch.device("cpu"), torch.float32) if parameter is None else (parameter.device, parameter.dtype)
