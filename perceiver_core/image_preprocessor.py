@@ -40,9 +40,7 @@ class PerceiverImagePreprocessor(PositionedPreprocessor):
         project_pos_dim: int = -1,
         **position_encoding_kwargs: Any,
     ) -> None:
-        super().__init__(
-            position_encoding_type, concat_or_add_pos, project_pos_dim, **position_encoding_kwargs
-        )
+        super().__init__()
         if prep_type not in PREP_TYPES:
             raise ValueError(f"prep_type must be one of {', '.join(PREP_TYPES)}; got {prep_type!r}.")
         if temporal_downsample != 1 and prep_type in ("conv", "conv1x1"):
@@ -63,6 +61,9 @@ class PerceiverImagePreprocessor(PositionedPreprocessor):
             self.convnet = Conv2DDownsample(config, in_channels, out_channels, conv2d_use_batchnorm)
         elif prep_type == "conv1x1":
             self.convnet_1x1 = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=spatial_downsample)
+        self.build_positions(
+            position_encoding_type, concat_or_add_pos, project_pos_dim, **position_encoding_kwargs
+        )
         self.projects_patches = prep_type == "patches" and conv_after_patching
         if conv_after_patching:
             self.conv_after_patches = nn.Linear(conv_after_patching_in_channels, out_channels)

@@ -40,10 +40,10 @@ class Preprocessor(nn.Module):
 class PositionedPreprocessor(Preprocessor):
     """A preprocessor that gives its content (B, *grid, C) positions: appended, or added where channels are equal."""
 
-    def __init__(
+    def build_positions(
         self, position_encoding_type: str, concat_or_add_pos: str, project_pos_dim: int, **kwargs: Any
     ) -> None:
-        super().__init__()
+        """For subclasses to call last: weights come in upstream's order, which puts the content's first."""
         if concat_or_add_pos not in ("concat", "add"):
             raise ValueError(f"concat_or_add_pos must be 'concat' or 'add'; got {concat_or_add_pos!r}.")
         self.concat_or_add_pos = concat_or_add_pos
@@ -131,12 +131,13 @@ class PerceiverAudioPreprocessor(PositionedPreprocessor):
         project_pos_dim: int = -1,
         **position_encoding_kwargs: Any,
     ) -> None:
-        super().__init__(
-            position_encoding_type, concat_or_add_pos, project_pos_dim, **position_encoding_kwargs
-        )
+        super().__init__()
         if prep_type != "patches":
             raise ValueError(f"prep_type must be 'patches'; got {prep_type!r}. Leave it at the default.")
         self.samples_per_patch = samples_per_patch
+        self.build_positions(
+            position_encoding_type, concat_or_add_pos, project_pos_dim, **position_encoding_kwargs
+        )
 
     @property
     def content_channels(self) -> int:

@@ -57,9 +57,9 @@ class PerceiverPreTrainedModel(nn.Module):
         checkpoint.save(self, path)
 
 
-def initialise(module: nn.Module, config: PerceiverConfig) -> None:
-    """Upstream's initial values: N(0, initializer_range) for all but biases (0) and normalisations (identity)."""
-    for part in module.modules():
+def initialise(module: nn.Module, config: PerceiverConfig, recurse: bool = True) -> None:
+    """Upstream's initial values: N(0, initializer_range) for all but biases (0) and normalisations (the identity)."""
+    for part in module.modules() if recurse else [module]:
         if isinstance(part, nn.LayerNorm | nn.BatchNorm2d):
             part.reset_parameters()
             continue

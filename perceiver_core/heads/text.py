@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from perceiver_core.model import PerceiverModel
 from perceiver_core.output_points import Points
 from perceiver_core.outputs import PerceiverClassifierOutput, PerceiverMaskedLMOutput
 from perceiver_core.preprocessors import PerceiverTextPreprocessor
+from perceiver_core.pretrained import initialise
 
 
 class PerceiverEmbeddingDecoder(nn.Module):
@@ -29,7 +31,32 @@ class PerceiverEmbeddingDecoder(nn.Module):
         return nn.functional.linear(hidden_states, embedding_layer.weight, self.bias)
 
 
-class PerceiverForMaskedLM(PerceiverHead):
+class _TextHead(PerceiverHead):
+    """A head whose inputs are token ids."""
+
+    @property
+    def text(self) -> PerceiverTextPreprocessor:
+        """The preprocessor, with the embeddings."""
+        return cast(PerceiverTextPreprocessor, self.perceiver.input_preprocessor)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The embeddings of the vocabulary (upstream's returns the latents)."""
+        return self.text.embeddings
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Gives the vocabulary another size: ids keep their rows, new ones get fresh rows (upstream's raises)."""
+        old = self.text.embeddings
+        new = nn.Embedding(
+            new_num_tokens, old.embedding_dim, device=old.weight.device, dtype=old.weight.dtype
+        )
+        self.config = self.perceiver.config = replace(self.config, vocab_size=new_num_tokens)
+        initialise(new, self.config)
+        _copy_rows(old.weight, new.weight)
+        self.text.embeddings = new
+        return new
+
+
+class PerceiverForMaskedLM(_TextHead):
     """Fills in masked bytes, as deepmind/language-perceiver."""
 
     def __init__(self, config: PerceiverConfig) -> None:
@@ -92,11 +119,17 @@ class PerceiverForMaskedLM(PerceiverHead):
         return head_output(PerceiverMaskedLMOutput, output, logits, loss)
 
     def _logits(self, rows: Tensor) -> Tensor:
-        text = cast(PerceiverTextPreprocessor, self.perceiver.input_preprocessor)
-        return self.embedding_decoder(rows, text.embeddings)
+        return self.embedding_decoder(rows, self.text.embeddings)
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        new = super().resize_token_embeddings(new_num_tokens)
+        old = self.embedding_decoder.bias
+        self.embedding_decoder.bias = nn.Parameter(old.new_zeros(new_num_tokens))
+        _copy_rows(old, self.embedding_decoder.bias)
+        return new
 
 
-class PerceiverForSequenceClassification(PerceiverHead):
+class PerceiverForSequenceClassification(_TextHead):
     """Classifies texts."""
 
     def __init__(self, config: PerceiverConfig) -> None:
@@ -137,3 +170,9 @@ class PerceiverForSequenceClassification(PerceiverHead):
         logits = output[0]
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return head_output(PerceiverClassifierOutput, output, logits, loss)
+
+
+@torch.no_grad()
+def _copy_rows(old: Tensor, new: Tensor) -> None:
+    rows = min(len(old), len(new))
+    new[:rows] = old[:rows]

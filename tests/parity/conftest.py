@@ -94,7 +94,7 @@ class Oracle:
     ) -> tuple[nn.Module, nn.Module]:
         """Theirs and ours, float64, in eval mode, with the same weights."""
         theirs = getattr(modeling_perceiver, head)(transformers.PerceiverConfig(**sizes))
-        ours = getattr(perceiver_core, head)(PerceiverConfig(**sizes, **ours_only))
+        ours = getattr(perceiver_core, head)(PerceiverConfig.from_dict({**sizes, **ours_only}))
         theirs = theirs.double().eval()
         self.randomise(theirs, seed)
         ours = ours.double().eval()

@@ -1,47 +1,24 @@
 """Checkpoints travel between transformers and us, both ways, strictly."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 
 from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding, checkpoint
-from perceiver_core.config import multimodal_perceiver
-from perceiver_core.heads import PerceiverForMultimodalAutoencoding as OurHead
 
 
 def equal_states(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_published_names_and_sizes():
-    with torch.device("meta"):
-        ours = OurHead(multimodal_perceiver())
-        theirs = transformers.PerceiverForMultimodalAutoencoding(
-            transformers.PerceiverConfig(
-                num_latents=784,
-                d_latents=512,
-                d_model=704,
-                num_self_attends_per_block=8,
-                num_cross_attention_heads=1,
-                num_labels=700,
-            )
-        )
-    expected = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
-    assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == expected
-    assert list(ours.state_dict()) == list(expected)
-    assert len(expected) == 183
-    assert sum(parameter.numel() for parameter in ours.parameters()) == 19_858_855
-    assert PerceiverConfig.from_dict(
-        json.loads(theirs.config.to_json_string(use_diff=False))
-    ) == PerceiverConfig(
-        **{
-            **vars(ours.config),
-            "architectures": (),
-            "extra": PerceiverConfig.from_dict(theirs.config.to_dict()).extra,
-        }
-    )
+def test_the_same_config_in_json(oracle):
+    theirs = transformers.PerceiverConfig(**oracle.tiny())
+    ours = PerceiverConfig(**oracle.tiny())
+    read = PerceiverConfig.from_dict(json.loads(theirs.to_json_string(use_diff=False)))
+    assert replace(read, extra={}) == ours
 
 
 def test_initial_values_are_upstreams(oracle):

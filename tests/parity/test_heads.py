@@ -283,6 +283,24 @@ def test_rows_asked_for(oracle, sizes_of):
         ours(ids, labels=ids)
 
 
+@pytest.mark.parametrize("size", [270, 262, 100])
+def test_another_vocabulary(oracle, sizes_of, size):
+    for head in ("PerceiverForMaskedLM", "PerceiverForSequenceClassification"):
+        _, ours = oracle.pair(sizes_of[head], head=head)
+        ids = torch.randint(0, 100, (2, 13))
+        with torch.no_grad():
+            expected = ours(ids).logits
+            embeddings = ours.resize_token_embeddings(size)
+            got = ours(ids).logits
+        assert embeddings is ours.get_input_embeddings()
+        assert ours.config.vocab_size == ours.perceiver.config.vocab_size == len(embeddings.weight) == size
+        kept = min(size, 262) if head == "PerceiverForMaskedLM" else 5
+        assert oracle.error(got[..., :kept], expected[..., :kept]) <= EXACT
+        assert got.shape == (*expected.shape[:-1], size if head == "PerceiverForMaskedLM" else 5)
+        reopened = type(ours)(ours.config).double()
+        reopened.load_state_dict(ours.state_dict(), strict=True)
+
+
 def test_images_of_any_size(oracle, sizes_of):
     for head, size in [
         ("PerceiverForImageClassificationFourier", (4, 11)),

@@ -1,16 +1,16 @@
-"""The six published configurations, and a checkpoint opened as another class, as transformers has them."""
-
-import warnings
+"""The six published configurations: names, sizes and, once each at full size, every number."""
 
 import pytest
 import torch
 import transformers
+from transformers.models.perceiver import modeling_perceiver as hf
 
-from perceiver_core import PerceiverConfig, checkpoint
+import perceiver_core
 from perceiver_core.config import PUBLISHED
-from perceiver_core.heads import ARCHITECTURES
+from perceiver_core.output_points import published_chunks
 
-TENSORS = {  # of the state dict, BatchNorm's buffers included
+EXACT = 1e-10
+TENSORS = {  # in a state dict; the conv model's 142 hold 5 of its batch norm
     "deepmind/language-perceiver": 457,
     "deepmind/vision-perceiver-learned": 141,
     "deepmind/vision-perceiver-fourier": 136,
@@ -20,99 +20,83 @@ TENSORS = {  # of the state dict, BatchNorm's buffers included
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_sizes(name):
-    published = PUBLISHED[name]
-    values = published.config.to_dict()
-    with torch.device("meta"):
-        ours = ARCHITECTURES[published.architecture](published.config)
-        theirs = getattr(transformers, published.architecture)(transformers.PerceiverConfig(**values))
-    expected = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
-    assert {key: tensor.shape for key, tensor in ours.state_dict().items()} == expected
-    assert len(expected) == TENSORS[name]
-    for model in (ours, theirs):
-        assert sum(parameter.numel() for parameter in model.parameters()) == published.parameters
+def text():
+    ids = torch.randint(6, 262, (1, 2048), generator=torch.Generator().manual_seed(0))
+    ids[0, 1800:] = 0
+    return {"inputs": ids, "attention_mask": ids != 0}
 
 
-def test_a_checkpoint_knows_its_parameters(tmp_path):
-    """The convolutional one, whose BatchNorm has buffers beside its parameters."""
-    published = PUBLISHED["deepmind/vision-perceiver-conv"]
-    config = published.config.replaced(num_self_attends_per_block=1, d_latents=64, num_latents=4)
-    model = ARCHITECTURES[published.architecture](config)
-    checkpoint.save(model, tmp_path)
-    info = checkpoint.inspect(tmp_path)
-    assert info.parameters == sum(parameter.numel() for parameter in model.parameters())
-    loaded = checkpoint.load(tmp_path, dtype="float64").state_dict()
-    assert {str(tensor.dtype) for tensor in loaded.values()} == {"torch.float64", "torch.int64"}
+def image():
+    return {"inputs": torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).double()}
 
 
-SMALL = {
-    "num_latents": 6,
-    "d_latents": 16,
-    "d_model": 16,
-    "num_self_attends_per_block": 2,
-    "num_self_attention_heads": 4,
-    "num_cross_attention_heads": 1,
-    "max_position_embeddings": 9,
-    "initializer_range": 0.3,
+def frame_pair():
+    return {"inputs": torch.randn(1, 2, 27, 368, 496, generator=torch.Generator().manual_seed(0)).double()}
+
+
+INPUTS = {
+    "deepmind/language-perceiver": text,
+    "deepmind/vision-perceiver-learned": image,
+    "deepmind/vision-perceiver-fourier": image,
+    "deepmind/vision-perceiver-conv": image,
+    "deepmind/optical-flow-perceiver": frame_pair,
 }
 
 
-@pytest.mark.parametrize("asked", ["PerceiverForSequenceClassification", "PerceiverModel"])
-def test_another_class(asked, tmp_path):
-    """The same tensors are fresh as upstream's, and the others are the checkpoint's."""
-    source = ARCHITECTURES["PerceiverForMaskedLM"](PerceiverConfig(**SMALL))
-    checkpoint.save(source, tmp_path)
-    changes = {"num_labels": 5, "problem_type": "regression", "output_attentions": True}
-    with pytest.warns(UserWarning, match=f"as a {asked}: ") as caught:
-        ours = checkpoint.load(tmp_path, architecture=ARCHITECTURES[asked], changes=changes)
-    theirs, report = getattr(transformers, asked).from_pretrained(
-        tmp_path, output_loading_info=True, **changes
-    )
-    text = str(caught[0].message)
-    assert (f"{len(report['missing_keys'])} tensors are freshly initialised" in text) == (
-        asked != "PerceiverModel"
-    )
-    assert all(name in text for name in report["missing_keys"])
-    assert f"{len(report['unexpected_keys'])} of the checkpoint are left out" in text
-    state = ours.state_dict()
-    assert state.keys() == theirs.state_dict().keys()
-    for name, tensor in theirs.state_dict().items():
-        assert state[name].shape == tensor.shape
-        assert name in report["missing_keys"] or torch.equal(state[name], tensor)
-    assert (ours.config.num_labels, ours.config.problem_type) == (5, "regression")
-    assert ours.config.label2id == theirs.config.label2id
-    assert ours.config.output_attentions
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_sizes(name):
+    published = PUBLISHED[name]
+    with torch.device("meta"):
+        ours = getattr(perceiver_core, published.architecture)(published.config)
+        theirs = getattr(hf, published.architecture)(
+            transformers.PerceiverConfig(**published.config.to_dict())
+        )
+    expected = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
+    assert {key: tensor.shape for key, tensor in ours.state_dict().items()} == expected
+    assert list(ours.state_dict()) == list(expected)
+    assert len(expected) == TENSORS[name]
+    assert ours.num_parameters() == theirs.num_parameters() == published.parameters
 
 
-def test_other_labels(tmp_path):
-    sizes = {**SMALL, "d_model": 261, "num_labels": 7}
-    checkpoint.save(
-        ARCHITECTURES["PerceiverForImageClassificationFourier"](PerceiverConfig(**sizes)), tmp_path
-    )
-    with pytest.warns(UserWarning, match="2 tensors are freshly initialised"):
-        ours = checkpoint.load(tmp_path, changes={"num_labels": 3}, ignore_mismatched_sizes=True)
-    theirs, report = transformers.PerceiverForImageClassificationFourier.from_pretrained(
-        tmp_path, num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    fresh = {name for name, *_ in report["mismatched_keys"]}
-    assert len(fresh) == 2
-    for name, tensor in theirs.state_dict().items():
-        assert ours.state_dict()[name].shape == tensor.shape
-        assert name in fresh or torch.equal(ours.state_dict()[name], tensor)
+@pytest.mark.timeout(900)  # flow: 80 s, half of it transformers'
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_number(oracle, name, one_thread):
+    torch.set_num_threads(one_thread)  # all of them
+    published = PUBLISHED[name]
+    theirs, ours = oracle.pair(published.config.to_dict(), head=published.architecture)
+    inputs = INPUTS[name]()
+    inputs["output_hidden_states"] = True
+    with torch.no_grad():
+        got, expected = ours(**inputs), theirs(**inputs)
+    assert oracle.error(got.hidden_states[-1], expected.hidden_states[-1]) <= EXACT
+    assert oracle.error(got.logits, expected.logits) <= EXACT
 
 
-def test_nothing_is_said_of_a_whole_checkpoint(tmp_path):
-    checkpoint.save(ARCHITECTURES["PerceiverForMaskedLM"](PerceiverConfig(**SMALL)), tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checkpoint.load(tmp_path, architecture=ARCHITECTURES["PerceiverForMaskedLM"])
+def test_every_number_of_the_multimodal_model(oracle, one_thread):
+    torch.set_num_threads(one_thread)
+    sizes = PUBLISHED["deepmind/multimodal-perceiver"].config.to_dict()
+    theirs, ours = oracle.pair(sizes)
+    inputs = oracle.inputs({"num_labels": 700}, image=(16, 224, 224), samples=30720)
+    chunk = list(published_chunks(ours.config))[77]
+    points = {"image": chunk.image, "audio": chunk.audio, "label": None}
+    with torch.no_grad():
+        expected = theirs.perceiver(inputs, subsampled_output_points=points)
+        latents = ours.encode(inputs)
+        got = ours.decode(latents, chunk)
+    assert oracle.error(latents, expected.last_hidden_state) <= EXACT
+    shapes = {name: tuple(tensor.shape) for name, tensor in got.items()}
+    assert shapes == {"audio": (2, 240), "image": (2, 6272, 3), "label": (2, 700)}
+    assert oracle.worst(got, {name: expected.logits[name] for name in got}) <= EXACT
 
 
-def test_another_encoder_is_refused(tmp_path):
-    config = PerceiverConfig(**{**SMALL, "d_model": 264})
-    checkpoint.save(ARCHITECTURES["PerceiverForImageClassificationFourier"](config), tmp_path)
-    with pytest.raises(
-        checkpoint.CheckpointError, match=r"PerceiverForMaskedLM .* must have its latents.*; got 2 missing"
-    ):
-        checkpoint.load(tmp_path, architecture=ARCHITECTURES["PerceiverForMaskedLM"])
+@pytest.mark.parametrize("name", ["deepmind/language-perceiver", "deepmind/vision-perceiver-conv"])
+def test_float32(oracle, name, one_thread):
+    torch.set_num_threads(one_thread)
+    published = PUBLISHED[name]
+    theirs, ours = oracle.pair(published.config.to_dict(), head=published.architecture)
+    inputs = INPUTS[name]()
+    if inputs["inputs"].is_floating_point():
+        inputs["inputs"] = inputs["inputs"].float()
+    with torch.no_grad():
+        got, expected = ours.float()(**inputs).logits, theirs.float()(**inputs).logits
+    assert oracle.error(got, expected) <= 1e-5
