@@ -274,6 +274,6 @@ def _initial_values(model: nn.Module, names: set[str], config: PerceiverConfig) 
 
     for owner in sorted({name.rpartition(".")[0] for name in names}):
         module = model.get_submodule(owner)
-        initialise(module.to_empty(device="cpu"), config)
+        initialise(module.to_empty(device="cpu", recurse=False), config, recurse=False)
     state: dict[str, Tensor] = model.state_dict()
     return {name: state[name] for name in names}

@@ -38,6 +38,8 @@ _EXTRAS = {
     "abfs": "azure",
     "abfss": "azure",
     "hf": "hub",
+    "http": "http",
+    "https": "http",
 }
 #: What file systems call a version, the surest first.
 _VERSIONS = (

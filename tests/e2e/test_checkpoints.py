@@ -34,7 +34,6 @@ def url(checkpoint: Path) -> Iterator[str]:
 def test_a_checkpoint_from_a_url(
     url: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("aiohttp")
     monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
     (tmp_path / "media").mkdir()
     write_clip(tmp_path / "media/clip.mp4", frames=5)

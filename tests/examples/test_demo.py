@@ -9,7 +9,8 @@ import torch
 
 from jobs.spec import load_job
 from perceiver_core import PerceiverForMultimodalAutoencoding
-from perceiver_core.checkpoint import DEMO, inspect
+from perceiver_core.checkpoint import inspect
+from perceiver_core.sources import DEMO
 from pipelines.media.info import probe
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -152,6 +152,7 @@ def test_incomplete_urls(memory):
         ("s3://bucket/model", r"pip install 'perceiver-batch\[s3\]'"),
         ("abfs://bucket/model", r"pip install 'perceiver-batch\[azure\]'"),
         ("gs://bucket/model", r"pip install 'perceiver-batch\[gcs\]'"),
+        ("https://host/model", r"pip install 'perceiver-batch\[http\]'"),
         ("sftp://host/model", "Install the driver that fsspec asks for"),
     ],
 )
@@ -220,6 +221,24 @@ def test_a_failed_download_leaves_nothing(memory, cache, monkeypatch):
     assert contents(checkpoint_folder(url)) == FILES
 
 
+def test_a_listing_that_is_remembered_is_asked_for_again(memory, monkeypatch):
+    """s3fs and its like keep what they listed, for as long as the process lives."""
+    url, known = fill(memory), {}
+    info = type(memory).info
+
+    def remembered(self, path, **options):
+        if path not in known:
+            known[path] = info(self, path, **options)
+        return known[path]
+
+    monkeypatch.setattr(type(memory), "info", remembered)
+    monkeypatch.setattr(type(memory), "invalidate_cache", lambda self, path=None: known.clear())
+    first = checkpoint_folder(url)
+    fill(memory, model__safetensors=b"changed")
+    assert contents(checkpoint_folder(url)) == FILES | {"model.safetensors": b"changed"}
+    assert contents(first) == FILES
+
+
 def test_two_at_once(memory, cache, monkeypatch):
     """Whoever is second finds the folder there and leaves its own."""
     url = fill(memory)
@@ -259,7 +278,6 @@ def test_cache_without_the_variable(memory, monkeypatch, tmp_path):
 @pytest.fixture
 def served(tmp_path):
     """The URL of a folder on this machine's own web server, and the folder."""
-    pytest.importorskip("aiohttp")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         dated = True

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from cluster.local import Resources
 from perceiver_core.checkpoint import inspect
@@ -162,3 +163,10 @@ def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
     with pytest.raises(RayError, match=r"actor .* is unavailable"):
         run(plan, config, checkpoint, tmp_path, Resources(ray_here.cpus, 0), Deadly(top_k=2))
     assert not list((tmp_path / "data").iterdir())
+
+
+def test_the_plan_says_how_the_model_is_opened(checkpoint: Path) -> None:
+    plan = ModelPlan(str(checkpoint), "bfloat16", 3, 5000, reference="deepmind")
+    model = Predict(TASK, plan, "cpu", 2, SilentMeter()).model
+    assert model.config.reference == "deepmind"
+    assert model.dtype == torch.bfloat16
