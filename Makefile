@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint type bench demo-checkpoint clean
+.PHONY: demo test parity mutations lint type bench demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+parity: $(VENV)/.dev  ## every model against transformers at its published size, in float64
+	$(BIN)/python -m pytest -m published
+
+mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?
+	$(BIN)/python -m tests.mutations
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -44,7 +44,6 @@ def test_theirs_opens_in_ours(oracle, tmp_path, layout):
     ours = PerceiverForMultimodalAutoencoding.from_pretrained(tmp_path)
     assert equal_states(ours.state_dict(), theirs.state_dict())
     assert not ours.training
-    assert not any(parameter.requires_grad for parameter in ours.parameters())
     weights = checkpoint.inspect(tmp_path).weights
     assert (len(weights) > 1) == ("shards" in layout)
     assert {file.suffix for file in weights} == {".bin" if "pickle" in layout else ".safetensors"}

@@ -58,7 +58,8 @@ def test_names_and_sizes(name):
     assert ours.num_parameters() == theirs.num_parameters() == published.parameters
 
 
-@pytest.mark.timeout(900)  # flow: 80 s, half of it transformers'
+@pytest.mark.published
+@pytest.mark.timeout(900)  # flow: 80 s, most of it transformers'
 @pytest.mark.parametrize("name", INPUTS)
 def test_every_number(oracle, name, one_thread):
     torch.set_num_threads(one_thread)  # all of them
@@ -72,6 +73,7 @@ def test_every_number(oracle, name, one_thread):
     assert oracle.error(got.logits, expected.logits) <= EXACT
 
 
+@pytest.mark.published
 def test_every_number_of_the_multimodal_model(oracle, one_thread):
     torch.set_num_threads(one_thread)
     sizes = PUBLISHED["deepmind/multimodal-perceiver"].config.to_dict()
@@ -89,6 +91,7 @@ def test_every_number_of_the_multimodal_model(oracle, one_thread):
     assert oracle.worst(got, {name: expected.logits[name] for name in got}) <= EXACT
 
 
+@pytest.mark.published
 @pytest.mark.parametrize("name", ["deepmind/language-perceiver", "deepmind/vision-perceiver-conv"])
 def test_float32(oracle, name, one_thread):
     torch.set_num_threads(one_thread)

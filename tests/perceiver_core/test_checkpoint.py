@@ -264,16 +264,19 @@ def test_wrong_architecture(folder, monkeypatch):
         checkpoint.load,
         folder,
     )
-    edit_config(folder, architectures=["PerceiverForMultimodalAutoencoding"])
 
-    class Another(PerceiverForMultimodalAutoencoding):
-        pass
 
-    refuses(
-        "must be a checkpoint of Another; got PerceiverForMultimodalAutoencoding",
-        Another.from_pretrained,
-        folder,
-    )
+def test_options_of_from_pretrained(folder):
+    head = PerceiverForMultimodalAutoencoding
+    model = head.from_pretrained(folder, torch_dtype="float64", reference="deepmind", output_attentions=True)
+    assert (model.dtype, model.config.reference) == (torch.float64, "deepmind")
+    assert model.config.output_attentions
+    assert not model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())  # load's have none
+    with pytest.raises(
+        TypeError, match="and the config's fields; got device_map, revision. Leave out what is"
+    ):
+        head.from_pretrained(folder, revision="main", device_map="auto")
 
 
 def fresh(call):
