@@ -300,10 +300,8 @@ class PerceiverTokenizer(ByteTokens):
         if padding is None or isinstance(padding, bool):
             padding = "longest" if padding else "do_not_pad"
         padding = _one_of("padding", padding, _PADDINGS)
-        if max_length is None and self.model_max_length > _UNLIMITED:
-            truncation = "do_not_truncate"
-            padding = "do_not_pad" if padding == "max_length" else padding
-        elif max_length is None and (padding == "max_length" or truncation != "do_not_truncate"):
+        needs_length = padding == "max_length" or truncation != "do_not_truncate"
+        if max_length is None and needs_length and self.model_max_length <= _UNLIMITED:
             max_length = self.model_max_length
         if padding != "do_not_pad" and self.pad_token_id is None:
             raise ValueError(

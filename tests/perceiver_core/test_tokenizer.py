@@ -475,7 +475,12 @@ def test_saving_loses_nothing(tmp_path):
     assert (again.mask_token, again.model_max_length, again.padding_side) == ("<é>", 7, "left")
     assert again.init_kwargs == {"a_key_of_the_future": {"x": [1]}}
     assert again.name_or_path == str(tmp_path / "new")
-    assert "name_or_path" not in json.loads((tmp_path / "new/tokenizer_config.json").read_text())
+    written = json.loads((tmp_path / "new/tokenizer_config.json").read_text())
+    assert "name_or_path" not in written
+    assert (
+        written["added_tokens_decoder"]["3"]["content"],
+        written["added_tokens_decoder"]["3"]["special"],
+    ) == ("<é>", True)
     assert json.loads((tmp_path / "new/special_tokens_map.json").read_text())["mask_token"] == "<é>"
     refuses("legacy_format must be None or True; got False", saved.save_pretrained, tmp_path, False)
 
