@@ -57,8 +57,11 @@ if TYPE_CHECKING:
     from perceiver_core.preprocessors import PerceiverOneHotPreprocessor as PerceiverOneHotPreprocessor
     from perceiver_core.preprocessors import PerceiverTextPreprocessor as PerceiverTextPreprocessor
     from perceiver_core.pretrained import PerceiverPreTrainedModel as PerceiverPreTrainedModel
+    from perceiver_core.tokenizer import BatchEncoding as BatchEncoding
+    from perceiver_core.tokenizer import PerceiverTokenizer as PerceiverTokenizer
 
 _FILE = {
+    "BatchEncoding": "tokenizer",
     "CheckpointError": "checkpoint",
     "OutputPoints": "output_points",
     "PerceiverAbstractDecoder": "decoders",
@@ -95,6 +98,7 @@ _FILE = {
     "PerceiverProjectionDecoder": "decoders",
     "PerceiverProjectionPostprocessor": "postprocessors",
     "PerceiverTextPreprocessor": "preprocessors",
+    "PerceiverTokenizer": "tokenizer",
     "estimate_flow": "flow",
     "frame_patches": "flow",
 }

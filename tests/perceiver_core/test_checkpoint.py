@@ -274,7 +274,7 @@ def test_options_of_from_pretrained(folder):
     assert not model.training
     assert all(parameter.requires_grad for parameter in model.parameters())  # load's have none
     with pytest.raises(
-        TypeError, match="and the config's fields; got device_map, revision. Leave out what is"
+        TypeError, match=r"and the config's fields; got device_map, revision\. Leave out what is"
     ):
         head.from_pretrained(folder, revision="main", device_map="auto")
 

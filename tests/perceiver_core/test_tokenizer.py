@@ -1,0 +1,495 @@
+"""PerceiverTokenizer: what it adds to transformers' own, what it says and refuses, and what importing it costs."""
+
+import copy
+import json
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perceiver_core import BatchEncoding, PerceiverTokenizer
+from perceiver_core.checkpoint import CheckpointError
+
+texts = st.lists(
+    st.one_of(
+        st.sampled_from(["[MASK]", "é", "€", "😀", "[SE"]), st.text(st.characters(exclude_categories=["Cs"]))
+    )
+).map("".join)
+quick = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@pytest.fixture
+def tokenizer():
+    return PerceiverTokenizer()
+
+
+def refuses(text, call, *arguments, error=ValueError, **options):
+    with pytest.raises(error, match=text):
+        call(*arguments, **options)
+
+
+def test_the_published_example(tokenizer):
+    """Masking bytes 52 to 60 of the documentation's sentence, in a tensor that the encoding holds."""
+    text = "This is an incomplete sentence where some words are missing."
+    encoding = tokenizer(text, padding="max_length", return_tensors="pt")
+    assert encoding["input_ids"].shape == encoding.attention_mask.shape == (1, 2048)
+    assert int(encoding.attention_mask.sum()) == 62
+    encoding["input_ids"][0, 52:61] = tokenizer.mask_token_id
+    assert tokenizer.decode(encoding.input_ids[0, :62]) == f"[CLS]{text[:51]}{'[MASK]' * 9}[SEP]"
+    assert encoding.input_ids[0, :3].tolist() == [4, ord("T") + 6, ord("h") + 6]
+    assert encoding.input_ids[0, 59:63].tolist() == [3, 3, 5, 0]
+
+
+def test_older_names(tokenizer):
+    assert tokenizer.encode_plus("a", "b") == tokenizer("a", "b")
+    assert tokenizer.batch_encode_plus([("a", "b")]) == tokenizer([("a", "b")])
+    assert tokenizer.additional_special_tokens == tokenizer.additional_special_tokens_ids == []
+    assert len(tokenizer) == 262
+    assert tokenizer.vocab_size == 256
+
+
+# --- offsets
+
+
+def test_offsets(tokenizer):
+    encoding = tokenizer("é[MASK]a", "😀", return_offsets_mapping=True, padding="max_length", max_length=13)
+    assert encoding["offset_mapping"] == [
+        *[(0, 0), (0, 1), (0, 1), (1, 7), (7, 8), (0, 0)],
+        *[(0, 1)] * 4,
+        *[(0, 0)] * 3,
+    ]
+    assert encoding.sequence_ids() == [None, 0, 0, 0, 0, None, 1, 1, 1, 1, None, None, None]
+    assert "sequence_ids" not in encoding
+    assert encoding.token_to_chars(2) == (0, 1)
+    assert encoding.token_to_chars(0, 3).end == 7
+    assert encoding.token_to_chars(0) is None
+    assert encoding.char_to_token(7) == 4
+    assert encoding.char_to_token(0, 0, sequence_index=1) == 6
+    assert encoding.char_to_token(99) is None
+    left = tokenizer(
+        "ab", return_offsets_mapping=True, padding="max_length", max_length=5, padding_side="left"
+    )
+    assert left.offset_mapping == [(0, 0), (0, 0), (0, 1), (1, 2), (0, 0)]
+
+
+@quick
+@given(texts, texts, st.integers(3, 40), st.sampled_from(["right", "left"]), st.booleans())
+def test_offsets_are_where_the_bytes_come_from(first, second, max_length, side, special):
+    tokenizer = PerceiverTokenizer(truncation_side=side)
+    encoding = tokenizer(
+        [(first, second)],
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=max_length,
+        add_special_tokens=special,
+        verbose=False,
+    )
+    sequences = encoding.sequence_ids()
+    for number, text in enumerate((first, second)):
+        found = [
+            (index, text[slice(*span)])
+            for index, span, sequence in zip(
+                encoding.input_ids[0], encoding.offset_mapping[0], sequences, strict=True
+            )
+            if sequence == number
+        ]
+        every = [  # what each character stands for, by a way of its own
+            (index, piece)
+            for piece in re.findall(r"\[MASK\]|.", text, re.DOTALL)
+            for index in ([3] if piece == "[MASK]" else [6 + byte for byte in piece.encode()])
+        ]
+        kept = len(found)
+        assert found == (every[:kept] if side == "right" else every[len(every) - kept :])
+
+
+def test_offsets_of_words_are_within_their_word(tokenizer):
+    encoding = tokenizer(
+        [["ab", "é"]], is_split_into_words=True, return_offsets_mapping=True, return_tensors="np"
+    )
+    assert encoding.offset_mapping.tolist() == [[[0, 0], [0, 1], [1, 2], [0, 1], [0, 1], [0, 0]]]
+    assert tokenizer("[SEP]", split_special_tokens=True, return_offsets_mapping=True).offset_mapping[3] == (
+        2,
+        3,
+    )
+
+
+def test_places_must_have_been_asked_for(tokenizer):
+    for call in ("sequence_ids", "token_to_chars", "char_to_token"):
+        refuses("got none. Tokenize with return_offsets_mapping=True", getattr(tokenizer("a"), call), 0)
+    refuses("needs texts; got a list of int for text", tokenizer, [7, 8], return_offsets_mapping=True)
+
+
+# --- truncation
+
+
+def test_a_character_that_is_cut_through_is_said(tokenizer):
+    message = re.escape(
+        "Truncation cut through a character: text lost 1 of the 3 bytes of '€'. Pass whole_characters=True to cut "
+        "before it, or verbose=False to silence this."
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert tokenizer("a€", max_length=5).input_ids == [4, 103, 232, 136, 5]
+    assert caught[0].filename == __file__
+    assert len(caught) == 1
+    assert len(tokenizer("a€", max_length=5, verbose=False).input_ids) == 5
+    assert len(tokenizer("a€", max_length=6).input_ids) == 6  # nothing is cut
+    assert len(tokenizer("a€b", max_length=6).input_ids) == 6  # between characters
+
+
+def test_one_warning_for_a_batch(tokenizer):
+    with pytest.warns(
+        UserWarning, match="text 1 lost 3 of the 4 bytes of '😀'; text 2 .*; text 3 .*; and 2 more"
+    ):
+        tokenizer(["abcdef", *["😀"] * 5], truncation=True, max_length=3)
+    with pytest.warns(
+        UserWarning, match="character: text 0 lost 1 of .* 'é'; text_pair 0 lost 2 of .* '€'[.]"
+    ):
+        tokenizer([("aé", "€")], truncation=True, max_length=6)
+    tokenizer.truncation_side = "left"
+    with pytest.warns(UserWarning, match="text lost 1 of the 4 bytes of '😀'"):
+        assert tokenizer("😀", max_length=5).input_ids == [4, 165, 158, 134, 5]
+
+
+def test_the_overflow_is_said_too(tokenizer):
+    options = {"truncation": True, "max_length": 5, "stride": 1, "return_overflowing_tokens": True}
+    with pytest.warns(UserWarning, match="character: the overflow of text begins inside of 'é'[.]"):
+        assert tokenizer("aébc", **options).overflowing_tokens == [175, 104, 105]
+    whole = tokenizer("aébc", **options, whole_characters=True)
+    assert whole.overflowing_tokens == [201, 175, 104, 105]
+    assert whole.num_truncated_tokens == 2
+    assert tokenizer("aébc", truncation=True, max_length=5, stride=1).input_ids[1:-1] == [103, 201, 175]
+
+
+def test_whole_characters(tokenizer):
+    encoding = tokenizer(
+        "a€", truncation=True, max_length=5, whole_characters=True, return_overflowing_tokens=True
+    )
+    assert encoding.input_ids == [4, 103, 5]
+    assert encoding.num_truncated_tokens == 3
+    assert encoding.overflowing_tokens == [232, 136, 178]
+
+
+def is_text(ids):
+    """Whether the bytes of these ids, taken strictly, are UTF-8."""
+    try:
+        return bool(bytes(index - 6 if index > 5 else ord(".") for index in ids).decode() + ".")
+    except UnicodeDecodeError:
+        return False
+
+
+@quick
+@given(texts, texts, st.integers(3, 60), st.sampled_from(["right", "left"]))
+def test_a_warning_exactly_where_a_character_is_lost(first, second, max_length, side):
+    """And with whole_characters none, at the price of at most 3 ids of each text."""
+    tokenizer = PerceiverTokenizer(truncation_side=side)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ids = tokenizer(first, second, truncation=True, max_length=max_length).input_ids
+    assert bool(caught) == (not is_text(ids))
+    whole = tokenizer(first, second, truncation=True, max_length=max_length, whole_characters=True).input_ids
+    assert is_text(whole)
+    assert whole == ids if is_text(ids) else len(ids) - 6 <= len(whole) < len(ids)
+
+
+@quick
+@given(texts, st.integers(2, 40), st.integers(0, 5), st.sampled_from(["right", "left"]))
+def test_overflows_of_whole_characters_are_text(text, max_length, stride, side):
+    tokenizer = PerceiverTokenizer(truncation_side=side)
+    options = {
+        "truncation": True,
+        "max_length": max_length,
+        "stride": stride,
+        "return_overflowing_tokens": True,
+    }
+    encoding = tokenizer(text, **options, whole_characters=True)
+    kept, overflow = encoding.input_ids[1:-1], encoding.get("overflowing_tokens", [])
+    assert is_text(overflow)
+    every = tokenizer.encode(text, add_special_tokens=False)
+    cut = encoding.get("num_truncated_tokens", 0)
+    assert len(kept) + cut == len(every)
+    assert cut <= len(overflow) <= cut + stride + 3
+    assert (
+        kept + overflow[len(overflow) - cut :] == every if side == "right" else overflow[:cut] + kept == every
+    )
+
+
+def test_what_stays_too_long_is_said(tokenizer):
+    with pytest.warns(
+        UserWarning, match="Too many ids: text has 2049, more than model_max_length=2048. Pass trunc"
+    ):
+        tokenizer("a" * 2047)
+    with pytest.warns(
+        UserWarning, match="text 1 has 4 after truncation='only_second', more than max_length=3"
+    ):
+        tokenizer(["a", "bc"], truncation="only_second", max_length=3)
+    tokenizer("a" * 2047, verbose=False)
+    tokenizer("a" * 2046)
+    with pytest.warns(
+        UserWarning, match="padding=True pads to the longest text, so max_length=9 has no effect"
+    ):
+        tokenizer("a", padding=True, max_length=9)
+
+
+def test_a_batch_of_which_some_overflow(tokenizer):
+    encoding = tokenizer(["abc", "a"], truncation=True, max_length=4, return_overflowing_tokens=True)
+    assert encoding["overflowing_tokens"] == [[105], []]
+    assert encoding["num_truncated_tokens"] == [1, 0]
+
+
+def test_truncate_sequences_says_it_too(tokenizer):
+    with pytest.warns(UserWarning, match="text_pair lost 1 of the 2 bytes of 'é'"):
+        assert tokenizer.truncate_sequences([103], [201, 175], 1, "only_second") == ([103], [201], [175])
+
+
+# --- decoding
+
+
+def test_decoding_of_any_ids(tokenizer):
+    ids = [4, 110, 201, 175, 201, 3, 5]
+    text = "[CLS]hé\ufffd[MASK][SEP]"
+    for kind in (
+        list,
+        tuple,
+        np.array,
+        torch.tensor,
+        lambda x: np.array(x, np.uint8),
+        lambda x: list(np.array(x)),
+    ):
+        assert tokenizer.decode(kind(ids)) == text
+        assert tokenizer.batch_decode(kind(ids)) == [text]
+    assert tokenizer.decode([torch.tensor(ids), torch.tensor([72])]) == [text, "B"]
+    assert tokenizer.decode([[ids], [ids, ids]]) == [[text], [text, text]]
+    assert tokenizer.decode(torch.tensor(72)) == tokenizer.decode(72) == tokenizer.decode(np.int64(72)) == "B"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "hé\ufffd"
+    assert tokenizer.decode([]) == ""
+    assert tokenizer.convert_ids_to_tokens(np.int64(72)) == "B"
+
+
+def test_what_is_no_id(tokenizer):
+    expected = "ids must be whole numbers from 0 to 261; got {} at position {}. Of a model's logits, take logits.argmax"
+    for wrong, shown, place in (
+        [[7, 262], "262", 1],
+        [[-1], "-1", 0],
+        [[0.5], "0.5", 0],
+        [[7, [7]], r"\[7\]", 1],
+    ):
+        for skip in (False, True):
+            refuses(expected.format(shown, place), tokenizer.decode, wrong, skip)
+    refuses(expected.format("300", 0), tokenizer.convert_ids_to_tokens, 300)
+    refuses(expected.format("300", 0), tokenizer, [300])
+    refuses(expected.format("'ab'", 0), tokenizer, "a", ["ab"])
+    refuses(
+        r"got the items \['input_ids', 'attention_mask'\]. Decode its input_ids",
+        tokenizer.decode,
+        tokenizer("a"),
+    )
+    refuses("Tokens must be of this vocabulary; got 'ab'", tokenizer.convert_tokens_to_string, ["ab"])
+    assert tokenizer.convert_tokens_to_ids(["ab", "€", "a"]) == [None, None, 103]
+    refuses("token_ids_1 must be None", tokenizer.get_special_tokens_mask, [1], [2], True)
+
+
+# --- refusals
+
+
+def test_texts_that_are_none(tokenizer):
+    refuses(
+        r"^text 1 must be Unicode text .* lone surrogate '\\ud800' at character 2. Replace",
+        tokenizer,
+        ["a", "ab\ud800"],
+    )
+    refuses(r"text_pair must be .*'\\udfff' at character 6", tokenizer, "a", "[MASK]\udfff")
+    refuses("got None, and no text_target", tokenizer)
+    refuses("text must be a str, or a list of ids, tokens or words; got b'a'. Decode bytes", tokenizer, b"a")
+    refuses("text must have at least one text; got an empty list", tokenizer, [])
+    refuses("text_pair must be a list as long as text, 2; got 1", tokenizer, ["a", "b"], ["c"])
+    refuses("text_pair must be a list as long as text, 2; got str", tokenizer, ["a", "b"], "cd")
+    refuses("got 3 texts. For texts .* is_split_into_words=True", tokenizer, [["a", "b", "c"]])
+
+
+def test_options_that_are_none(tokenizer):
+    refuses(r"padding must be one of \('do_not_pad', .*got 'left'", tokenizer, "a", padding="left")
+    refuses("truncation must be one of .* got 'first'", tokenizer, "a", truncation="first")
+    refuses("padding_side must be one of .* got 'top'", tokenizer, "a", padding_side="top")
+    refuses("padding_side must be one of .* got 'top'", PerceiverTokenizer, padding_side="top")
+    refuses("truncation_side must be one of .* got 'top'", PerceiverTokenizer, truncation_side="top")
+    refuses("max_length must be at least 0; got -1", tokenizer, "a", max_length=-1)
+    refuses("stride must be at least 0; got -1", tokenizer, "a", stride=-1)
+    refuses("pad_to_multiple_of must be at least 1; got 0", tokenizer, "a", pad_to_multiple_of=0)
+    options = {"truncation": True, "padding": True, "pad_to_multiple_of": 8}
+    refuses(
+        "To truncate and pad, max_length must be a multiple of .*=8; got 9. Use 8",
+        tokenizer,
+        "a",
+        max_length=9,
+        **options,
+    )
+    refuses("return_tensors must be 'pt', 'np' or None; got 'tf'", tokenizer, "a", return_tensors="tf")
+    options = {"truncation": True, "return_overflowing_tokens": True}
+    refuses("'only_first' or 'only_second' for pairs; got 'longest_first'", tokenizer, "a", "b", **options)
+    tokenizer.pad_token = "<none>"
+    refuses("pad_token must be a token of the vocabulary to pad; got '<none>'", tokenizer, "a", padding=True)
+
+
+def test_special_tokens_that_are_none(tokenizer):
+    refuses("pad_token must be a text that is not empty; got None", PerceiverTokenizer, pad_token=None)
+    refuses(
+        "mask_token must be .* got '<m>' with lstrip=True",
+        PerceiverTokenizer,
+        mask_token={"content": "<m>", "lstrip": True},
+    )
+    token = SimpleNamespace(content="<m>", lstrip=False, rstrip=False, single_word=True)
+    refuses("with single_word=True. Set single_word to false", PerceiverTokenizer, mask_token=token)
+    refuses(r"got \['image_token'\]. Use extra_special_tokens", PerceiverTokenizer, image_token="<i>")
+    refuses(
+        "extra_special_tokens must be a list of texts", PerceiverTokenizer, extra_special_tokens={"a": "b"}
+    )
+    refuses(
+        "got 'image_token'. Put it in extra_special_tokens",
+        tokenizer.add_special_tokens,
+        {"image_token": "<i>"},
+    )
+
+
+def test_padding_of_what_cannot_be(tokenizer):
+    refuses(r"must have input_ids; got \['a'\]", tokenizer.pad, {"a": [1]})
+    refuses("must have input_ids; got 'a'", tokenizer.pad, "a")
+    refuses(
+        "one entry per sample; got {'input_ids': 2, 'labels': 1}",
+        tokenizer.pad,
+        {"input_ids": [[7], [8]], "labels": [1]},
+    )
+
+
+def test_padding_changes_nothing_that_it_is_given(tokenizer):
+    samples = [tokenizer("a", return_offsets_mapping=True), tokenizer("abc", return_offsets_mapping=True)]
+    padded = tokenizer.pad(samples, return_tensors="np")
+    assert padded.input_ids.tolist() == [[4, 103, 5, 0, 0], [4, 103, 104, 105, 5]]
+    assert padded.offset_mapping[0].tolist() == [[0, 0], [0, 1], [0, 0], [0, 0], [0, 0]]
+    assert samples[0].input_ids == [4, 103, 5]
+    one = {"input_ids": torch.tensor([7, 8])}
+    assert tokenizer.pad(one, padding="max_length", max_length=3).input_ids.tolist() == [7, 8, 0]
+    assert list(one) == ["input_ids"]
+
+
+# --- BatchEncoding
+
+
+def test_an_encoding_is_a_mapping(tokenizer):
+    encoding = tokenizer(["a", "b"], return_tensors="pt")
+    assert isinstance(encoding, Mapping)
+    assert dict(**encoding).keys() == {"input_ids", "attention_mask"}
+    assert encoding.data["input_ids"] is encoding.input_ids
+    assert {name: value.tolist() for name, value in encoding[1:].items()} == {
+        "input_ids": [[4, 104, 5]],
+        "attention_mask": [[1, 1, 1]],
+    }
+    for copied in (copy.deepcopy(encoding), pickle.loads(pickle.dumps(encoding))):
+        assert torch.equal(copied.input_ids, encoding.input_ids)
+    refuses(r"has \['input_ids', 'attention_mask'\]; got the key 0", encoding.__getitem__, 0, error=KeyError)
+    refuses("as attributes; got 'labels'", getattr, encoding, "labels", error=AttributeError)
+    assert not hasattr(encoding, "labels")
+    del encoding["attention_mask"]
+    assert list(encoding) == ["input_ids"]
+
+
+def test_to(tokenizer):
+    encoding = BatchEncoding({"input_ids": [[1]], "weights": [[0.5]], "name": None})
+    del encoding["name"]
+    encoding = encoding.convert_to_tensors("pt")
+    encoding["name"] = "kept"
+    assert encoding.weights.dtype == torch.float32
+    assert encoding.to(torch.float16) is encoding
+    assert (encoding.input_ids.dtype, encoding.weights.dtype) == (torch.int64, torch.float16)
+    assert encoding.to("meta").input_ids.device.type == "meta"
+    assert encoding.name == "kept"
+
+
+def test_tensors_that_cannot_be(tokenizer):
+    for kind in ("pt", "np"):
+        refuses(
+            "input_ids must have rows of one length to be a tensor; got lengths from 3 to 5. Tokenize with padding",
+            tokenizer,
+            ["a", "abc"],
+            return_tensors=kind,
+        )
+        refuses(
+            "labels must have numbers to be a tensor; got 'x'",
+            BatchEncoding,
+            {"labels": "x"},
+            tensor_type=kind,
+        )
+        refuses("labels must have lists of one depth", BatchEncoding, {"labels": [1, [2]]}, tensor_type=kind)
+    both = BatchEncoding(
+        {"a": np.ones(2, np.float32), "b": torch.ones(2)}, tensor_type="pt", prepend_batch_axis=True
+    )
+    assert (both.a.dtype, both.a.shape, both.b.shape) == (torch.float32, (1, 2), (1, 2))
+    assert type(BatchEncoding({"b": torch.ones(2)}, tensor_type="np").b) is np.ndarray
+
+
+# --- files
+
+
+def test_folders(tokenizer, tmp_path):
+    load = PerceiverTokenizer.from_pretrained
+    missing = "must have tokenizer_config.json, or the config.json of a Perceiver; .* its model_type is {}"
+    refuses(missing.format(None), load, tmp_path, error=CheckpointError)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    refuses(missing.format("'bert'"), load, tmp_path, error=CheckpointError)
+    (tmp_path / "config.json").write_text('{"model_type": "perceiver"}')
+    assert load(tmp_path, model_max_length=9).model_max_length == 9
+    assert load(str(tmp_path)).get_vocab() == tokenizer.get_vocab()
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"tokenizer_class": "BertTokenizer"}')
+    refuses(
+        "tokenizer_class must be 'PerceiverTokenizer'; got 'BertTokenizer'",
+        load,
+        tmp_path,
+        error=CheckpointError,
+    )
+    for content, got in (("{", "Expecting property name"), ("[]", "got list")):
+        config.write_text(content)
+        refuses(
+            f"tokenizer_config.json must be .*{got}.*Download it again", load, tmp_path, error=CheckpointError
+        )
+
+
+def test_saving_loses_nothing(tmp_path):
+    saved = PerceiverTokenizer(mask_token="<é>", model_max_length=7, a_key_of_the_future={"x": [1]})
+    saved.padding_side = "left"
+    paths = saved.save_pretrained(tmp_path / "new", filename_prefix="a")
+    assert [path.rsplit("/")[-1] for path in paths] == [
+        "a-tokenizer_config.json",
+        "a-special_tokens_map.json",
+    ]
+    saved.save_pretrained(tmp_path / "new")
+    again = PerceiverTokenizer.from_pretrained(tmp_path / "new")
+    assert (again.mask_token, again.model_max_length, again.padding_side) == ("<é>", 7, "left")
+    assert again.init_kwargs == {"a_key_of_the_future": {"x": [1]}}
+    assert again.name_or_path == str(tmp_path / "new")
+    written = json.loads((tmp_path / "new/tokenizer_config.json").read_text())
+    assert "name_or_path" not in written
+    assert (
+        written["added_tokens_decoder"]["3"]["content"],
+        written["added_tokens_decoder"]["3"]["special"],
+    ) == ("<é>", True)
+    assert json.loads((tmp_path / "new/special_tokens_map.json").read_text())["mask_token"] == "<é>"
+    refuses("legacy_format must be None or True; got False", saved.save_pretrained, tmp_path, False)
+
+
+def test_torch_is_not_imported():
+    code = (
+        "import sys; from perceiver_core import PerceiverTokenizer; t = PerceiverTokenizer();"
+        "t.decode(t(['a', 'b'], padding=True, truncation=True).input_ids);"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules);"
+        "t('a', return_tensors='np'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
