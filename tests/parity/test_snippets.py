@@ -7,6 +7,7 @@ the weights decide (a loss, a class) is run and not compared.
 import ast
 import doctest
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def ours(source, hub):
     """A snippet's statement with our imports and our checkpoints."""
     for name in PUBLISHED:
         source = source.replace(f'"{name}"', repr(str(hub / name)))
-    if re.match(r"from (transformers|perceiver)", source):
+    if source.startswith("from transformers"):
         names = ast.parse(source).body[0].names
         aliased = (f"{AUTO[n.name]} as {n.name}" if n.name in AUTO else n.name for n in names)
         return f"from perceiver_core import {', '.join(aliased)}"
@@ -115,3 +116,32 @@ def test_snippet(name, hub, small_models):
     assert not any(
         module.__name__.startswith("transformers") for module in scope.values() if hasattr(module, "__path__")
     )
+
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+BLOCKS = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "from perceiver_core" in b]
+
+
+@pytest.mark.filterwarnings("ignore:.*freshly initialised:UserWarning")
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.split("\n", 1)[0].split("import ")[1])
+def test_the_readmes_snippets(code, hub):
+    scope = {
+        "torch": torch,
+        "LANGUAGE": hub / "deepmind/language-perceiver",
+        "FLOW": hub / "deepmind/optical-flow-perceiver",
+        "images": torch.rand(1, 16, 3, 32, 32),
+        "audio": torch.zeros(1, 30_720, 1),
+        "frames": torch.rand(1, 2, 3, 50, 60),
+    }
+    exec(ours(code, hub) if "checkpoint.load" in code else code, scope)
+    if "flow" in scope:
+        assert scope["flow"].shape == (1, 50, 60, 2)
+    if "logits" in scope:
+        assert scope["logits"].shape == (1, 9, 262)
+    if "everything" in scope:
+        assert scope["everything"]["image"].shape == (1, 16 * 32 * 32, 3)
+    assert {"flow", "logits", "everything", "model"} & scope.keys()
+
+
+def test_the_readme_has_snippets():
+    assert len(BLOCKS) == 4
