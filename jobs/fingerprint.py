@@ -25,6 +25,7 @@ def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan
         "checkpoint": checkpoint.digest,
         "code": importlib.metadata.version("perceiver-batch"),
         "reference": model.reference,
+        "fold": model.fold,
         "dtype": model.dtype,
         "batch": model.batch,
         "chunk": model.chunk,

@@ -216,7 +216,7 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
     reference = job.model.reference or checkpoint.config.reference
     # The folder that was inspected: whatever becomes of a URL meanwhile, workers open what the fingerprint names.
-    return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference)
+    return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
 def _plan(job: JobSpec, config: PerceiverConfig, progress: Progress) -> pa.Table:

@@ -45,6 +45,10 @@ class ModelSpec(_Strict):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 on GPUs that have it, float32 elsewhere"
     )
+    fold: bool = Field(
+        default=True,
+        description="compute what is constant once; false, or --no-fold, is the plain model, to compare",
+    )
 
 
 class InputSpec(_Strict):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from perceiver_core.decoders import PerceiverProjectionDecoder as PerceiverProjectionDecoder
     from perceiver_core.flow import estimate_flow as estimate_flow
     from perceiver_core.flow import frame_patches as frame_patches
+    from perceiver_core.folding import FoldError as FoldError
+    from perceiver_core.folding import fold as fold
     from perceiver_core.heads import (
         PerceiverForImageClassificationConvProcessing as PerceiverForImageClassificationConvProcessing,
     )
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 _FILE = {
     "BatchEncoding": "tokenizer",
     "CheckpointError": "checkpoint",
+    "FoldError": "folding",
     "OutputPoints": "output_points",
     "PerceiverAbstractDecoder": "decoders",
     "PerceiverAudioPostprocessor": "postprocessors",
@@ -100,6 +103,7 @@ _FILE = {
     "PerceiverTextPreprocessor": "preprocessors",
     "PerceiverTokenizer": "tokenizer",
     "estimate_flow": "flow",
+    "fold": "folding",
     "frame_patches": "flow",
 }
 

@@ -8,10 +8,13 @@ Shapes: B frame pairs, 2 frames of a pair, C channels, H height, W width, h x w 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from perceiver_core.folding import Folded
 
 #: The published model was trained on flow divided by this, beside the 100 that its decoder divides by itself.
 FLOW_SCALE_FACTOR = 20
@@ -21,7 +24,7 @@ MIN_OVERLAP = 20  # pixels, as published
 
 @torch.no_grad()
 def estimate_flow(
-    model: nn.Module,
+    model: nn.Module | Folded,
     frames: Tensor,
     *,
     batch_size: int = 1,
@@ -30,15 +33,15 @@ def estimate_flow(
 ) -> Tensor:
     """How far, in pixels, each pixel of the first frame has moved in the second.
 
-    `model` is a PerceiverForOpticalFlow in eval mode; `frames` (B, 2, 3, H, W) are RGB, uint8 or floats in [0, 1], on
-    any device. Returns (B, H, W, 2), float32 on the model's device: dx to the right, then dy downwards.
+    `model` is a PerceiverForOpticalFlow in eval mode, or fold() of one; `frames` (B, 2, 3, H, W) are RGB, uint8 or
+    floats in [0, 1], on any device. Returns (B, H, W, 2), float32 on the model's device: dx to the right, dy downwards.
     `batch_size` tiles go through the model at once, of one pair or of several; beside them, the result is all that is
     kept. Tiles overlap by `min_overlap` pixels or more; frames smaller than a tile are put in the middle of one, their
     border repeated around them. `progress` is called with the tiles done and the tiles in all.
     Raises ValueError for anything else.
     """
     _check_frames(frames)
-    if model.training:
+    if isinstance(model, nn.Module) and model.training:
         raise ValueError(
             "The model must be in eval mode; got training mode, with dropout. Call model.eval()."
         )
@@ -156,6 +159,8 @@ def _pad_to_tile(frames: Tensor, tile_size: tuple[int, int]) -> Tensor:
     return frames
 
 
-def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+def _placement(model: nn.Module | Folded) -> tuple[torch.device, torch.dtype]:
+    if not isinstance(model, nn.Module):
+        return model.device, model.dtype
     parameter = next(model.parameters(), None)
     return (torch.device("cpu"), torch.float32) if parameter is None else (parameter.device, parameter.dtype)

@@ -87,14 +87,15 @@ class PerceiverImagePreprocessor(PositionedPreprocessor):
 
         With network_input_is_1d=False the tokens keep their grid: (B, [T,] H, W, num_channels).
         """
-        self._check(inputs)
-        x = self._content(inputs)  # (B, [T,] H, W, C)
+        self.check(inputs)
+        x = self.content(inputs)  # (B, [T,] H, W, C)
         tokens = self.with_positions(x, interpolate_pos_encoding)
         if not network_input_is_1d:
             return Preprocessed(tokens.unflatten(1, x.shape[1:-1]), None, x)
         return Preprocessed(tokens, None, x.flatten(1, -2))
 
-    def _content(self, inputs: Tensor) -> Tensor:
+    def content(self, inputs: Tensor) -> Tensor:
+        """Images or videos -> what tokens say besides their position, (B, [T,] H, W, content_channels)."""
         s, t = self.spatial_downsample, self.temporal_downsample
         if self.prep_type == "patches":
             x = space_to_depth(inputs, t, s)
@@ -111,7 +112,8 @@ class PerceiverImagePreprocessor(PositionedPreprocessor):
             x = x.unflatten(0, inputs.shape[:-3])
         return x.movedim(-3, -1)  # (B, [T,] H, W, C)
 
-    def _check(self, inputs: Tensor) -> None:
+    def check(self, inputs: Tensor) -> None:
+        """Refuses inputs of another shape."""
         s, t, c = self.spatial_downsample, self.temporal_downsample, self.in_channels
         patches = self.prep_type == "patches"
         d = self.position_embeddings.num_dimensions

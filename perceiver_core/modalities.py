@@ -60,11 +60,11 @@ class PerceiverMultimodalPreprocessor(Preprocessor):
         interpolate_pos_encoding: bool = False,
     ) -> Preprocessed:
         """{modality: input} -> (B, N, num_channels), in the dtype of the weights."""
-        batch_size = self._check(inputs)
+        batch_size = self.check(inputs)
         tokens: dict[str, Tensor] = {}
         without_positions: dict[str, Tensor] = {}
         for name, padding in self.padding.items():
-            if self._is_constant(name):
+            if self.is_constant(name):
                 # Upstream computes (1 - m) x + m token: that lets a NaN label through, draws random numbers for a
                 # certain outcome, and breaks half precision with its float32 m.
                 tokens[name] = self.mask[name].expand(batch_size, 1, -1)
@@ -90,13 +90,14 @@ class PerceiverMultimodalPreprocessor(Preprocessor):
         masked = torch.bernoulli(torch.full(tokens.shape[:2], probability, device=tokens.device))  # (B, N)
         return torch.where(masked.bool()[..., None], self.mask[name], tokens)
 
-    def _is_constant(self, name: str) -> bool:
+    def is_constant(self, name: str) -> bool:
+        """Whether a modality is one token that is always replaced by its mask token."""
         always_masked = self.mask_probs.get(name, 0.0) == 1
         return always_masked and isinstance(self.modalities[name], PerceiverOneHotPreprocessor)
 
-    def _check(self, inputs: Mapping[str, Tensor]) -> int:
+    def check(self, inputs: Mapping[str, Tensor]) -> int:
         """Refuses missing, unknown and unequal inputs; returns the batch size."""
-        required = [name for name in sorted(self.modalities) if not self._is_constant(name)]
+        required = [name for name in sorted(self.modalities) if not self.is_constant(name)]
         if not set(required) <= set(inputs) <= set(self.modalities):
             optional = sorted(set(self.modalities) - set(required))
             raise ValueError(
@@ -157,6 +158,18 @@ class PerceiverMultimodalDecoder(PerceiverAbstractDecoder):
     def queries_are_of_inputs(self) -> bool:
         return any(self._of(name).queries_are_of_inputs for name in self.modalities)
 
+    def requested(self, points: Mapping[str, Tensor | None] | None) -> dict[str, Tensor | None]:
+        """Points by modality, in the order of their names. Raises ValueError for modalities that there are not."""
+        every: dict[str, Tensor | None] = dict.fromkeys(sorted(self.modalities))
+        if points is None:
+            return every
+        unknown = sorted(points.keys() - self.modalities.keys())
+        if unknown or not points:
+            raise ValueError(
+                f"Output points must be of some of the modalities {sorted(self.modalities)}; got {unknown or 'none'}."
+            )
+        return {name: points[name] for name in every if name in points}
+
     def every_point(self) -> dict[str, Tensor]:
         return {name: cast(Tensor, self._of(name).every_point()) for name in sorted(self.modalities)}
 
@@ -171,12 +184,7 @@ class PerceiverMultimodalDecoder(PerceiverAbstractDecoder):
 
         None in place of a modality's points stands for all of them, and in place of the mapping for every modality.
         """
-        points = dict.fromkeys(self.modalities) if subsampled_points is None else subsampled_points
-        unknown = sorted(points.keys() - self.modalities.keys())
-        if unknown or not points:
-            raise ValueError(
-                f"Output points must be of some of the modalities {sorted(self.modalities)}; got {unknown or 'none'}."
-            )
+        points = self.requested(subsampled_points)
         tokens = {} if modality_sizes is None else restructure(modality_sizes, inputs)
         contents = inputs_without_pos or {}
         queries: list[Tensor] = []

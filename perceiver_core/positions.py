@@ -95,13 +95,14 @@ class PerceiverFourierPositionEncoding(PositionEncoding):
 
     def of_inputs(self, index_dims: Sequence[int], device: torch.device, interpolate: bool = False) -> Tensor:
         self._check(index_dims)
-        return self._features(input_positions(index_dims, device))
+        return self.features(input_positions(index_dims, device))
 
     def of_outputs(self, indices: Tensor, index_dims: Sequence[int]) -> Tensor:
         self._check(index_dims)
-        return self._features(output_positions(indices, index_dims))
+        return self.features(output_positions(indices, index_dims))
 
-    def _features(self, positions: Tensor) -> Tensor:
+    def features(self, positions: Tensor) -> Tensor:
+        """Features of any positions (..., M, d)."""
         return fourier_features(
             positions, self.num_bands, self.max_resolution, self.concat_pos, self.sine_only
         )

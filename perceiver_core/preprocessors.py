@@ -99,6 +99,12 @@ class PerceiverTextPreprocessor(Preprocessor):
         interpolate_pos_encoding: bool = False,
     ) -> Preprocessed:
         """Ids (B, N) -> (B, N, d_model)."""
+        self.check(inputs)
+        embedded = self.embeddings(inputs)  # (B, N, d_model)
+        return Preprocessed(embedded + self.position_embeddings.weight[: inputs.shape[1]], None, embedded)
+
+    def check(self, inputs: Tensor) -> None:
+        """Refuses what is not ids of the vocabulary, or too many of them."""
         limit, ids = self.position_embeddings.num_embeddings, self.embeddings.num_embeddings
         integer = not (inputs.is_floating_point() or inputs.dtype == torch.bool)
         if inputs.ndim != 2 or not integer or not 0 < inputs.shape[1] <= limit:
@@ -113,8 +119,6 @@ class PerceiverTextPreprocessor(Preprocessor):
                     f"Text inputs must be ids from 0 to {ids - 1}; got {low} to {high}. "
                     "Is this the checkpoint's tokenizer?"
                 )
-        embedded = self.embeddings(inputs)  # (B, N, d_model)
-        return Preprocessed(embedded + self.position_embeddings.weight[: inputs.shape[1]], None, embedded)
 
 
 class PerceiverAudioPreprocessor(PositionedPreprocessor):

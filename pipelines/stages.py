@@ -100,6 +100,7 @@ class ModelPlan:
     batch: int  #: windows per call, the last batch of a shard padded
     chunk: int  #: output points per decoder call, the last chunk padded
     reference: str = "hf"  #: whose answers: hf | deepmind
+    fold: bool = True  #: the same answers from fewer FLOPs
 
 
 class Predict:
@@ -114,7 +115,8 @@ class Predict:
         torch.set_num_threads(threads)
         self.task = task
         self.plan = plan
-        self.model: Any = load(plan.checkpoint, dtype=plan.dtype, device=device, reference=plan.reference)
+        plain = load(plan.checkpoint, dtype=plan.dtype, device=device, reference=plan.reference)
+        self.model: Any = _folded(plain) if plan.fold else plain
         self.meter = meter
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -145,6 +147,15 @@ class Predict:
         columns |= self.task.postprocess(windows, predictions, config)
         good = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
         return pa.concat_tables([good, _as(failed, schema)])
+
+
+def _folded(model: Any) -> Any:
+    from perceiver_core.folding import FoldError, fold
+
+    try:
+        return fold(model)
+    except FoldError as error:
+        raise FoldError(f"{error} In a job: model.fold: false, or --no-fold.") from error
 
 
 def _as(failed: pa.Table, schema: pa.Schema) -> pa.Table:

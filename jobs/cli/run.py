@@ -21,8 +21,9 @@ BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
 @click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o compute.batch=8"
 )
+@click.option("--no-fold", is_flag=True, help="Compute with the plain model, to compare: -o model.fold=false")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def run(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def run(file: str, overrides: tuple[str, ...], no_fold: bool, as_json: bool) -> None:
     """Run the job in FILE on this machine, resuming it where it stopped before.
 
     Exit codes: 0 done, 2 bad job, 3 done with quarantined items, 4 more failed than allowed, 5 failed,
@@ -32,6 +33,8 @@ def run(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from jobs.run import ErrorBudgetError, run_job
     from jobs.spec import SpecError, load_job
 
+    if no_fold:
+        overrides = (*overrides, "model.fold=false")
     resume = "To resume: " + shlex.join(["perceive", "run", file, *(x for o in overrides for x in ("-o", o))])
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
     try:

@@ -118,15 +118,14 @@ class MultimodalAutoencoding:
 
         from perceiver_core.output_points import OutputPoints
 
-        weights = next(model.parameters())
-        device, dtype = weights.device, weights.dtype
+        device = model.device
         video = torch.from_numpy(batch["video"]).to(device)  # B, T, H, W, 3
         audio = torch.from_numpy(batch["audio"]).to(device)  # B, S
         with torch.inference_mode():
             latents = model.encode(
                 {
-                    "image": video.permute(0, 1, 4, 2, 3).to(dtype) / 255,  # B, T, 3, H, W
-                    "audio": audio[..., None].to(dtype),  # B, S, 1
+                    "image": video.permute(0, 1, 4, 2, 3).float() / 255,  # B, T, 3, H, W
+                    "audio": audio[..., None],  # B, S, 1
                 }
             )  # B, L, D
             decoded = model.decode(latents, OutputPoints.all(model.config), chunk_size=chunk)

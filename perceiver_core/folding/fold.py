@@ -1,0 +1,46 @@
+"""fold(model): the same answers from far fewer FLOPs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perceiver_core.folding.engine import Folded
+from perceiver_core.folding.flow import FoldedFlow
+from perceiver_core.folding.images import FoldedImageModel
+from perceiver_core.folding.multimodal import FoldedMultimodal
+from perceiver_core.folding.parts import FoldError
+from perceiver_core.folding.text import FoldedTextModel
+from perceiver_core.heads import (
+    PerceiverForImageClassificationConvProcessing,
+    PerceiverForImageClassificationFourier,
+    PerceiverForImageClassificationLearned,
+    PerceiverForMaskedLM,
+    PerceiverForMultimodalAutoencoding,
+    PerceiverForOpticalFlow,
+    PerceiverForSequenceClassification,
+)
+
+FOLDED = {
+    PerceiverForImageClassificationConvProcessing: FoldedImageModel,
+    PerceiverForImageClassificationFourier: FoldedImageModel,
+    PerceiverForImageClassificationLearned: FoldedImageModel,
+    PerceiverForMaskedLM: FoldedTextModel,
+    PerceiverForMultimodalAutoencoding: FoldedMultimodal,
+    PerceiverForOpticalFlow: FoldedFlow,
+    PerceiverForSequenceClassification: FoldedTextModel,
+}
+
+
+def fold(model: Any) -> Folded:
+    """An inference module of a head in eval mode: its encode and decode, in real arithmetic the same function.
+
+    The model stays what it is, and what the folded one reads where nothing is to be folded. Once its weights change, or
+    move, the folded one refuses to run. Raises FoldError, with the reason, for what cannot be folded.
+    """
+    kind = FOLDED.get(type(model))
+    if kind is None:
+        raise FoldError(
+            f"fold() takes one of {', '.join(sorted(known.__name__ for known in FOLDED))}; got {type(model).__name__}. "
+            "Use the plain model."
+        )
+    return kind(model)

@@ -1,0 +1,88 @@
+"""What is in a token: content of the sample, and positions that are the same for every sample.
+
+A token of a modality is [content | features of its position | padding]. Fourier features of a grid depend on one axis
+each, so that their products with a matrix are a sum over axes of small tables. Shapes: N tokens, L latents, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perceiver_core.positions import PerceiverFourierPositionEncoding, PositionEncoding
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a grid: which channels of the features it rules, and what they are at each of its positions."""
+
+    channels: Tensor  #: (c,) indices into the features
+    features: Tensor  #: (n, c), float64
+
+
+def fourier_axes(encoding: PerceiverFourierPositionEncoding, axes: Sequence[Tensor]) -> list[Axis]:
+    """The axes of Fourier features, at the positions (n,) of each, bit for bit those that the plain model computes."""
+    d, bands = encoding.num_dimensions, encoding.num_bands
+    waves = 1 if encoding.sine_only else 2
+    start = d if encoding.concat_pos else 0
+    found = []
+    for i, positions in enumerate(axes):
+        own = [torch.arange(i, i + 1)] if encoding.concat_pos else []
+        own += [torch.arange(bands) + start + (wave * d + i) * bands for wave in range(waves)]
+        channels = torch.cat(own).to(positions.device)
+        grid = positions.new_zeros(positions.shape[0], d)
+        grid[:, i] = positions
+        found.append(Axis(channels, encoding.features(grid)[:, channels].double()))
+    return found
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The positions of one modality's tokens on a grid: by axes, or one row for each token."""
+
+    grid: tuple[int, ...]
+    axes: list[Axis]  #: of separable features; empty if there is a table
+    table: Tensor | None  #: (N, c), float64
+    total: Tensor  #: (N,) the sum of each token's features, float64
+    spread: Tensor  #: (N,) and of their squared distances to their own mean
+    channels: int
+
+    def scores(self, weight: Tensor) -> list[Tensor]:
+        """Tables of features weight^T (weight (L, c)) for each axis: [(L, n)], or one (L, N)."""
+        if self.table is not None:
+            return [weight @ self.table.T]
+        return [weight[:, axis.channels] @ axis.features.T for axis in self.axes]
+
+
+def positions_on(
+    encoding: PositionEncoding, projection: torch.nn.Module, grid: tuple[int, ...], device: torch.device
+) -> Positions:
+    """The features of an input's positions, as the encoder sees them."""
+    is_plain = isinstance(projection, torch.nn.Identity)
+    if isinstance(encoding, PerceiverFourierPositionEncoding) and is_plain:
+        lines = [torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device) for n in grid]
+        axes = fourier_axes(encoding, lines)
+        total = _outer_sum([axis.features.sum(1) for axis in axes])
+        square = _outer_sum([axis.features.square().sum(1) for axis in axes])
+        channels = encoding.output_size()
+        return Positions(grid, axes, None, total, square - total.square() / channels, channels)
+    features = encoding.of_inputs(grid, device)
+    if isinstance(projection, torch.nn.Linear):
+        features = torch.nn.functional.linear(
+            features.double(), projection.weight.double(), projection.bias.double()
+        )
+    features = features.detach().double()  # (N, c)
+    total = features.sum(1)
+    spread = (features - features.mean(1, keepdim=True)).square().sum(1)
+    return Positions(grid, [], features, total, spread, features.shape[1])
+
+
+def _outer_sum(tables: list[Tensor]) -> Tensor:
+    """Sums of one entry of each table, for all combinations, flat: (n1 * n2 * ...,)."""
+    total = tables[0]
+    for table in tables[1:]:
+        total = (total[..., None] + table).flatten()
+    return total
