@@ -4,7 +4,7 @@ The algebra is exact: folded and plain models differ by rounding alone. Plain mo
 """
 
 from perceiver_core.folding.engine import Folded
-from perceiver_core.folding.fold import fold
+from perceiver_core.folding.heads import fold
 from perceiver_core.folding.parts import FoldError
 
 __all__ = ["FoldError", "Folded", "fold"]
