@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from perceiver_core.config import PerceiverConfig
 from perceiver_core.decoders import PerceiverAbstractDecoder, PerceiverBasicDecoder
+from perceiver_core.output_points import check_modalities
 from perceiver_core.preprocessors import (
     PerceiverOneHotPreprocessor,
     PerceiverTextPreprocessor,
@@ -172,11 +173,7 @@ class PerceiverMultimodalDecoder(PerceiverAbstractDecoder):
         None in place of a modality's points stands for all of them, and in place of the mapping for every modality.
         """
         points = dict.fromkeys(self.modalities) if subsampled_points is None else subsampled_points
-        unknown = sorted(points.keys() - self.modalities.keys())
-        if unknown or not points:
-            raise ValueError(
-                f"Output points must be of some of the modalities {sorted(self.modalities)}; got {unknown or 'none'}."
-            )
+        check_modalities(points, self.modalities.keys())
         tokens = {} if modality_sizes is None else restructure(modality_sizes, inputs)
         contents = inputs_without_pos or {}
         queries: list[Tensor] = []

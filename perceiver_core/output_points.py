@@ -35,6 +35,15 @@ def check_points(points: Tensor, grid: Sequence[int]) -> None:
         )
 
 
+def check_modalities(points: Mapping[str, Tensor | None], modalities: Iterable[str]) -> None:
+    """Raises ValueError unless the points are of at least one of the modalities, and of no other."""
+    unknown = sorted(points.keys() - set(modalities))
+    if unknown or not points:
+        raise ValueError(
+            f"Output points must be of some of the modalities {sorted(modalities)}; got {unknown or 'none'}."
+        )
+
+
 def chunks(points: Points, size: int) -> Iterator[Points]:
     """Cuts points, in the order in which they are decoded, into pieces of `size`; the last may be smaller."""
     if size < 1:
