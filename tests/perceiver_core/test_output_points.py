@@ -51,6 +51,16 @@ def test_chunks_keep_order(image, audio, label, size):
         assert torch.equal(torch.cat([piece[name] for piece in pieces if name in piece]), indices)
 
 
+def test_chunks_of_points_of_each_sample():
+    points = {"image": torch.arange(10).view(2, 5), "audio": torch.arange(6).view(2, 3)}
+    pieces = list(chunks(points, 4))
+    assert [{name: part.shape for name, part in piece.items()} for piece in pieces] == [
+        {"audio": (2, 3), "image": (2, 1)},
+        {"image": (2, 4)},
+    ]
+    assert torch.equal(torch.cat([piece["image"] for piece in pieces], dim=1), points["image"])
+
+
 @st.composite
 def configs(draw):
     """Outputs of any size, with patches of sound that frames cut anywhere."""
