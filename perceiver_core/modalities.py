@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from perceiver_core.config import PerceiverConfig
 from perceiver_core.decoders import PerceiverAbstractDecoder, PerceiverBasicDecoder
+from perceiver_core.output_points import check_modalities
 from perceiver_core.preprocessors import (
     PerceiverOneHotPreprocessor,
     PerceiverTextPreprocessor,
@@ -163,11 +164,7 @@ class PerceiverMultimodalDecoder(PerceiverAbstractDecoder):
         every: dict[str, Tensor | None] = dict.fromkeys(sorted(self.modalities))
         if points is None:
             return every
-        unknown = sorted(points.keys() - self.modalities.keys())
-        if unknown or not points:
-            raise ValueError(
-                f"Output points must be of some of the modalities {sorted(self.modalities)}; got {unknown or 'none'}."
-            )
+        check_modalities(points, every)
         return {name: points[name] for name in every if name in points}
 
     def every_point(self) -> dict[str, Tensor]:

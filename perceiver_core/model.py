@@ -5,7 +5,7 @@ Shapes: B batch, N input tokens, L latents, D latent channels, M output points, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -15,13 +15,13 @@ from perceiver_core.config import PerceiverConfig
 from perceiver_core.decoders import PerceiverAbstractDecoder
 from perceiver_core.encoder import EncoderOutput, PerceiverEmbeddings, PerceiverEncoder
 from perceiver_core.modalities import PerceiverMultimodalPostprocessor
-from perceiver_core.output_points import OutputPoints, Points, chunks
+from perceiver_core.output_points import OutputPoints, Points, check_modalities, chunks
 from perceiver_core.outputs import Logits, PerceiverModelOutput
 from perceiver_core.preprocessors import Preprocessed, Preprocessor
 from perceiver_core.pretrained import PerceiverPreTrainedModel, initialise
+from perceiver_core.streaming import ONLY, AttentionMaps, Piece, join, target, write
 
 Inputs = Tensor | Mapping[str, Tensor]
-AttentionMaps = tuple[Tensor, ...]
 
 
 class PerceiverModel(PerceiverPreTrainedModel):
@@ -66,6 +66,7 @@ class PerceiverModel(PerceiverPreTrainedModel):
         *,
         inputs: Inputs | None = None,
         attention_mask: Tensor | None = None,
+        out: Logits | None = None,
     ) -> Logits:
         """Latents (B, L, D) -> the logits of the output points, by default of all of them.
 
@@ -74,11 +75,13 @@ class PerceiverModel(PerceiverPreTrainedModel):
 
         With `chunk_size`, that many queries are computed at a time, and always exactly that many: the last chunk
         repeats a point, since float32 results differ in the last bits with the height of a matrix product, and a
-        resumed run must equal an undisturbed one.
+        resumed run must equal an undisturbed one. Without gradients each chunk is written to its place in the output,
+        which is in memory once. `out` is where: a tensor, or {modality: tensor}, of the shape that is returned
+        without it, on any device (pinned memory, say) and of any floating-point dtype; it is what is returned.
 
         `inputs` are what the latents were made of, for models whose queries are made of them too (optical flow).
         `attention_mask` (B, N) counts only with the config's reference "deepmind".
-        Raises ValueError for points that the output does not have.
+        Raises ValueError for points that the output does not have, and where `out` does not fit.
         """
         if self.decoder is None:
             raise ValueError("decode() needs a decoder; this model was built without one.")
@@ -90,7 +93,7 @@ class PerceiverModel(PerceiverPreTrainedModel):
                     "Give what encode() was given."
                 )
             preprocessed = self._preprocess(inputs, interpolate=False)
-        return self._decode(latents, points, chunk_size, preprocessed, attention_mask)[0]
+        return self._decode(latents, points, chunk_size, preprocessed, attention_mask, out=out)[0]
 
     def forward(
         self,
@@ -171,6 +174,7 @@ class PerceiverModel(PerceiverPreTrainedModel):
         preprocessed: Preprocessed | None,
         attention_mask: Tensor | None,
         output_attentions: bool = False,
+        out: Logits | None = None,
     ) -> tuple[Logits, AttentionMaps]:
         if latents.ndim != 3 or latents.shape[-1] != self.config.d_latents:
             raise ValueError(
@@ -180,34 +184,43 @@ class PerceiverModel(PerceiverPreTrainedModel):
         decoder = cast(PerceiverAbstractDecoder, self.decoder)
         keys_values = decoder.keys_values(latents)
         asked = points.indices if isinstance(points, OutputPoints) else points
-        pieces: list[Logits] = []
-        maps: AttentionMaps = ()
-        for chunk in self._chunks(asked, chunk_size):
+        post = self.output_postprocessor
+        parts = post if isinstance(post, PerceiverMultimodalPostprocessor) else None
+
+        def piece(chunk: Points | None, height: int | None = None) -> Piece:
             query = self._query(chunk, preprocessed, latents)  # (B or 1, M, C)
             size = query.shape[1]
-            if chunk_size is not None:
-                query = torch.cat([query, query[:, -1:].expand(-1, chunk_size - size, -1)], dim=1)
+            if height is not None:
+                query = torch.cat([query, query[:, -1:].expand(-1, height - size, -1)], dim=1)
             query_mask = self._query_mask(attention_mask, chunk, query.shape[1])
             decoded = decoder.attend(query, keys_values, query_mask, output_attentions)
-            maps += decoded.cross_attentions or ()
+            maps = decoded.cross_attentions or ()
             rows = decoded.logits[:, :size]  # (B, M, C)
-            if isinstance(self.output_postprocessor, PerceiverMultimodalPostprocessor):
-                pieces.append(self.output_postprocessor(rows, modality_sizes=_sizes(decoder, chunk)))
-            else:
-                pieces.append(rows)
-        logits = _join(pieces)
-        if isinstance(logits, Tensor):
-            logits = decoder.shaped(logits) if asked is None else logits
-            if self.output_postprocessor is not None:
-                logits = cast(Logits, self.output_postprocessor(logits))
-        return logits, maps
+            if parts is None:
+                return Piece({ONLY: rows}, {ONLY: size}, maps)
+            sizes = _sizes(_every(chunk, decoder))
+            return Piece(parts(rows, modality_sizes=sizes), sizes, maps)
 
-    def _chunks(self, points: Points | None, chunk_size: int | None) -> Iterator[Points | None]:
-        if chunk_size is None:
-            yield points
+        if chunk_size is None and out is None:
+            whole = piece(asked)
+            outputs, maps = whole.outputs, whole.attention_maps
         else:
-            every = cast(PerceiverAbstractDecoder, self.decoder).every_point() if points is None else points
-            yield from chunks(every, chunk_size)
+            every = _every(asked, decoder)
+            sizes = _sizes(every)
+            totals = {ONLY: sum(sizes.values())} if parts is None else sizes
+            into: dict[str, Tensor] | None = None
+            if out is not None and (parts is not None or post is None):
+                shaped = decoder.shaped if asked is None else None
+                into = target(out, piece(_first(every)), totals, shaped)
+            cut = [asked] if chunk_size is None else chunks(every, chunk_size)
+            outputs, maps = join((piece(chunk, chunk_size) for chunk in cut), totals, into)
+        if parts is not None:
+            return outputs if out is None else out, maps
+        logits = decoder.shaped(outputs[ONLY]) if asked is None else outputs[ONLY]
+        if post is not None:  # of the whole, and so beside it
+            logits = post(logits)
+            return logits if out is None else write(out, logits), maps
+        return logits if out is None else out, maps
 
     def _query(self, chunk: Points | None, preprocessed: Preprocessed | None, latents: Tensor) -> Tensor:
         decoder = cast(PerceiverAbstractDecoder, self.decoder)
@@ -233,21 +246,26 @@ class PerceiverModel(PerceiverPreTrainedModel):
         return nn.functional.pad(rows, (0, size - rows.shape[1]))
 
 
-def _sizes(decoder: PerceiverAbstractDecoder, chunk: Points | None) -> dict[str, int]:
-    """The number of points of each modality of a chunk."""
-    asked = cast(Mapping[str, Tensor | None], decoder.every_point() if chunk is None else chunk)
-    if any(points is None for points in asked.values()):
-        every = cast(Mapping[str, Tensor], decoder.every_point())
-        asked = {name: every[name] if points is None else points for name, points in asked.items()}
-    return {name: cast(Tensor, asked[name]).shape[-1] for name in sorted(asked)}
+def _every(points: Points | None, decoder: PerceiverAbstractDecoder) -> Points:
+    """The points, with the indices of all where None stands for them."""
+    if isinstance(points, Tensor) or (points and all(indices is not None for indices in points.values())):
+        return points
+    every = decoder.every_point()
+    if points is None or isinstance(every, Tensor):
+        return every
+    check_modalities(points, every)
+    return {name: every[name] if indices is None else indices for name, indices in points.items()}
 
 
-def _join(pieces: list[Logits]) -> Logits:
-    """Chunks of logits in one piece, each modality's by itself."""
-    if isinstance(pieces[0], Tensor):
-        return torch.cat(cast(list[Tensor], pieces), dim=1)
-    joined: dict[str, list[Tensor]] = {}
-    for piece in pieces:
-        for name, logits in cast(dict[str, Tensor], piece).items():
-            joined.setdefault(name, []).append(logits)
-    return {name: torch.cat(parts, dim=1) for name, parts in joined.items()}
+def _first(points: Points) -> Points:
+    """One point, of each modality."""
+    if isinstance(points, Tensor):
+        return points[..., :1]
+    return {name: cast(Tensor, indices)[..., :1] for name, indices in points.items()}
+
+
+def _sizes(points: Points) -> dict[str, int]:
+    """The number of points of each modality, in the order in which they are decoded."""
+    if isinstance(points, Tensor):
+        return {ONLY: points.shape[-1]}
+    return {name: cast(Tensor, points[name]).shape[-1] for name in sorted(points)}

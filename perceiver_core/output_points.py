@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +35,15 @@ def check_points(points: Tensor, grid: Sequence[int]) -> None:
         )
 
 
+def check_modalities(points: Mapping[str, Tensor | None], modalities: Iterable[str]) -> None:
+    """Raises ValueError unless the points are of at least one of the modalities, and of no other."""
+    unknown = sorted(points.keys() - set(modalities))
+    if unknown or not points:
+        raise ValueError(
+            f"Output points must be of some of the modalities {sorted(modalities)}; got {unknown or 'none'}."
+        )
+
+
 def chunks(points: Points, size: int) -> Iterator[Points]:
     """Cuts points, in the order in which they are decoded, into pieces of `size`; the last may be smaller."""
     if size < 1:
@@ -44,10 +55,10 @@ def chunks(points: Points, size: int) -> Iterator[Points]:
     for start in range(0, sum(indices.shape[-1] for indices in every.values()), size):
         pieces, offset = {}, 0
         for name, indices in every.items():
-            piece = indices[max(start - offset, 0) : max(start - offset + size, 0)]
-            if piece.shape[0]:
+            piece = indices[..., max(start - offset, 0) : max(start - offset + size, 0)]
+            if piece.shape[-1]:
                 pieces[name] = piece
-            offset += indices.shape[0]
+            offset += indices.shape[-1]
         yield pieces
 
 
@@ -57,11 +68,16 @@ class OutputPoints:
 
     `image` has flat (t, y, x) indices into the config's output_shape, `audio` indices of patches of samples; in any
     order, repeated or not. Raises ValueError unless they are one-dimensional, integer and not empty.
+
+    `all`, `grid`, `frames`, `region` and `random` make those of a config, increasing and each once; all but the first
+    take audio=False and label=False to leave these out. Where the pixels form a box, `image_shape` is its (T, H, W):
+    logits["image"].unflatten(1, points.image_shape).
     """
 
     image: Tensor | None
     audio: Tensor | None
     label: bool
+    image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, indices in (("image", self.image), ("audio", self.audio)):
@@ -76,6 +92,13 @@ class OutputPoints:
             raise ValueError(
                 "Output points must have at least one of image, audio and label; got none of them."
             )
+        pixels = 0 if self.image is None else self.image.shape[0]
+        shape = self.image_shape
+        if shape is not None and (len(shape) != 3 or math.prod(shape) != pixels):
+            raise ValueError(
+                f"image_shape must be (T, H, W) of as many points as image has, {pixels}; got {shape}. "
+                "Use None for points that are no grid."
+            )
 
     @property
     def indices(self) -> dict[str, Tensor]:
@@ -89,12 +112,102 @@ class OutputPoints:
         """Points of each modality that is decoded, in the same order."""
         return {name: indices.shape[0] for name, indices in self.indices.items()}
 
+    def coordinates(self, config: PerceiverConfig) -> Tensor:
+        """The pixels' (t, y, x), (M, 3). Raises ValueError where there are none, or the config has not all of them."""
+        if self.image is None:
+            raise ValueError(
+                "Coordinates are those of pixels; got points without any. Audio indices are times as they are."
+            )
+        grid = _video(config)
+        check_points(self.image, grid)
+        return torch.stack(torch.unravel_index(self.image.long(), grid), dim=-1)  # (M, 3)
+
     @classmethod
     def all(cls, config: PerceiverConfig) -> OutputPoints:
         """Everything: every pixel, every audio patch and the label."""
-        return cls(
-            torch.arange(math.prod(config.output_shape[1:])), torch.arange(config.num_audio_patches), True
+        grid = _video(config)
+        return cls(torch.arange(math.prod(grid)), torch.arange(config.num_audio_patches), True, grid)
+
+    @classmethod
+    def grid(
+        cls,
+        config: PerceiverConfig,
+        stride: int | tuple[int, int, int],
+        *,
+        audio_stride: int = 1,
+        audio: bool = True,
+        label: bool = True,
+    ) -> OutputPoints:
+        """Every stride-th row and column of every frame, or with (t, y, x) strides of every t-th; from the first on.
+
+        Sound is not thinned out with the picture: of its patches, every `audio_stride`-th.
+        """
+        strides = (1, stride, stride) if _is_whole(stride) else stride
+        if not isinstance(strides, Sequence) or len(strides) != 3:
+            raise ValueError(
+                f"stride must be a whole number, or three for (t, y, x); got {stride!r}. Use (1, 4, 4) or 4."
+            )
+        times, rows, columns = (
+            range(0, size, _whole("stride", step, 1, None, "Use 1 to leave nothing out."))
+            for size, step in zip(_video(config), strides, strict=True)
         )
+        audio_step = _whole(
+            "audio_stride", audio_stride, 1, None, "Use 1 for every patch, audio=False for none."
+        )
+        patches = range(0, config.num_audio_patches, audio_step)
+        return _box(config, times, rows, columns, patches if audio else None, label)
+
+    @classmethod
+    def frames(
+        cls, config: PerceiverConfig, frames: int | Iterable[int], *, audio: bool = True, label: bool = True
+    ) -> OutputPoints:
+        """Every pixel of these frames, increasing and counted from 0, and the audio patches that sound during them."""
+        _, height, width = _video(config)
+        return cls.region(config, 0, 0, height, width, frames, audio=audio, label=label)
+
+    @classmethod
+    def region(
+        cls,
+        config: PerceiverConfig,
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        frames: int | Iterable[int] | None = None,
+        *,
+        audio: bool = True,
+        label: bool = True,
+    ) -> OutputPoints:
+        """A rectangle of these frames, by default of all, and the audio patches that sound during them."""
+        every_frame, every_row, every_column = _video(config)
+        within = f"The output has {every_row} rows and {every_column} columns, counted from 0."
+        top = _whole("top", top, 0, every_row - 1, within)
+        left = _whole("left", left, 0, every_column - 1, within)
+        rows = range(top, top + _whole("height", height, 1, every_row - top, within))
+        columns = range(left, left + _whole("width", width, 1, every_column - left, within))
+        chosen = range(every_frame) if frames is None else _frames(frames, every_frame)
+        return _box(config, chosen, rows, columns, _patches_during(config, chosen) if audio else None, label)
+
+    @classmethod
+    def random(
+        cls,
+        config: PerceiverConfig,
+        k: int,
+        seed: int,
+        *,
+        audio_k: int | None = None,
+        audio: bool = True,
+        label: bool = True,
+    ) -> OutputPoints:
+        """k different pixels, the seed's on every machine, and those of a smaller k among them.
+
+        Audio patches are all there are, or `audio_k` drawn alike; the pixels are the same with any sound.
+        """
+        generator = torch.Generator().manual_seed(_whole("seed", seed, 0, 2**63 - 1, "Use 0."))
+        image = _draw(math.prod(_video(config)), "k", k, generator)
+        patches = config.num_audio_patches
+        drawn = _draw(patches, "audio_k", patches if audio_k is None else audio_k, generator)
+        return cls(image, drawn if audio else None, label)
 
     @classmethod
     def labels_only(cls) -> OutputPoints:
@@ -149,3 +262,82 @@ def _check_indices(name: str, indices: Tensor) -> None:
             f"{name} points must not be empty; got shape {tuple(indices.shape)}. "
             f"Use None to leave {name} out, or every point's index."
         )
+
+
+def _video(config: PerceiverConfig) -> tuple[int, int, int]:
+    """Frames, height and width of the output."""
+    return cast(tuple[int, int, int], tuple(config.output_shape[1:]))
+
+
+def _box(
+    config: PerceiverConfig,
+    frames: Sequence[int],
+    rows: Sequence[int],
+    columns: Sequence[int],
+    patches: Sequence[int] | None,
+    label: bool,
+) -> OutputPoints:
+    """The pixels where these frames, rows and columns meet."""
+    _, height, width = _video(config)
+    t, y, x = (torch.tensor(lines) for lines in (frames, rows, columns))
+    image = (t[:, None, None] * height + y[:, None]) * width + x  # (T, H, W)
+    shape = (len(frames), len(rows), len(columns))
+    return OutputPoints(image.flatten(), None if patches is None else torch.tensor(patches), label, shape)
+
+
+def _frames(frames: int | Iterable[int], every_frame: int) -> list[int]:
+    if not isinstance(frames, Iterable):
+        frames = [frames]
+    elif isinstance(frames, Tensor):
+        frames = frames.flatten()
+    last = every_frame - 1
+    hint = f"Frames are counted from 0, and the last is {last}."
+    chosen = [_whole("Each of frames", frame, 0, last, hint) for frame in frames]
+    if not chosen or any(one >= other for one, other in pairwise(chosen)):
+        raise ValueError(
+            f"frames must be increasing, each once, and at least one; got {chosen}. Use sorted(set(frames))."
+        )
+    return chosen
+
+
+def _patches_during(config: PerceiverConfig, frames: Sequence[int]) -> list[int]:
+    """The audio patches that any of the frames hears a part of; all frames last equally long."""
+    samples = config.num_audio_samples
+    per_patch = config.samples_per_patch * _video(config)[0]  # in samples times frames, where all is whole
+    sounding = set[int]()
+    for frame in frames:
+        first, end = frame * samples // per_patch, -(-(frame + 1) * samples // per_patch)
+        sounding.update(range(first, min(end, config.num_audio_patches)))
+    if not sounding:
+        raise ValueError(
+            f"At least one of {config.num_audio_patches} audio patches must sound during the frames; got none for "
+            f"{list(frames)}. Leave sound out: audio=False."
+        )
+    return sorted(sounding)
+
+
+def _draw(points: int, name: str, k: int, generator: torch.Generator) -> Tensor:
+    k = _whole(name, k, 1, points, f"Each of {points} points is drawn at most once.")
+    return torch.randperm(points, generator=generator)[:k].sort().values  # (k,)
+
+
+def _is_whole(value: Any) -> bool:
+    # True and False are numbers to Python; here they would be a mask where indices belong
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        return False
+    try:
+        operator.index(value)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def _whole(name: str, value: Any, low: int, high: int | None, hint: str) -> int:
+    limits = f"{low} or more" if high is None else f"from {low} to {high}"
+    if (
+        not _is_whole(value)
+        or operator.index(value) < low
+        or (high is not None and operator.index(value) > high)
+    ):
+        raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}. {hint}")
+    return operator.index(value)

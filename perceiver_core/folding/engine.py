@@ -58,12 +58,17 @@ class Folded:
         *,
         inputs: Inputs | None = None,
         attention_mask: Tensor | None = None,
+        out: Any = None,
     ) -> Any:
-        """The logits of the output points; see PerceiverModel.decode."""
+        """The logits of the output points; see PerceiverModel.decode.
+
+        Where decoders are folded, `chunk_size` is but a limit: blocks that fit the caches are smaller, and a clip's
+        numbers do not depend on the clips beside it.
+        """
         self.check()
         with torch.no_grad():
             return self.model.decode(
-                latents, points, chunk_size, inputs=inputs, attention_mask=attention_mask
+                latents, points, chunk_size, inputs=inputs, attention_mask=attention_mask, out=out
             )
 
     def __call__(

@@ -17,6 +17,7 @@ from perceiver_core.folding.linear import linear
 from perceiver_core.folding.parts import FoldError, raw_content
 from perceiver_core.heads.head import PerceiverHead
 from perceiver_core.output_points import check_points
+from perceiver_core.streaming import check_out
 
 BLOCK = {"cpu": 1024, "cuda": 1 << 16}  # tokens that attend at a time
 
@@ -60,6 +61,7 @@ class FoldedFlow(FoldedImageModel):
         *,
         inputs: Inputs | None = None,
         attention_mask: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Latents (B, L, D) and the patches that they were made of -> flow (B, H, W, 2), or (B, M, 2) at the points."""
         self.check()
@@ -81,6 +83,10 @@ class FoldedFlow(FoldedImageModel):
             check_points(points, self.size)
             rows = points.to(latents.device).long().reshape(-1, points.shape[-1])  # (1 or B, M)
         flow = latents.new_empty(latents.shape[0], rows.shape[1], 2)  # (B, M, 2)
+        if out is not None:
+            shaped = flow.unflatten(1, self.size) if points is None else flow
+            check_out("out", out, tuple(shaped.shape), flow)
+            flow = out.view(flow.shape)
         for b, own in enumerate(raw.flatten(1, -2).to(self.attention_dtype)):
             self._decode(latents[b], own, part, rows[b if len(rows) > 1 else 0], chunk_size, flow[b])
         return flow.unflatten(1, self.size) if points is None else flow

@@ -28,6 +28,7 @@ from perceiver_core.positions import (
     output_positions,
 )
 from perceiver_core.postprocessors import PerceiverAudioPostprocessor, PerceiverClassificationPostprocessor
+from perceiver_core.streaming import check_out
 
 
 class FoldedMultimodal(Folded):
@@ -91,6 +92,7 @@ class FoldedMultimodal(Folded):
         *,
         inputs: Inputs | None = None,
         attention_mask: Tensor | None = None,
+        out: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         self.check()
         plain = cast(PerceiverMultimodalDecoder, self.model.perceiver.decoder)
@@ -108,22 +110,43 @@ class FoldedMultimodal(Folded):
             )
             for name, indices in asked.items()
         }  # {modality: (B, M, outputs)}
+        if out is not None:
+            outputs = self._rows_of(out, outputs)
         tables = [
             {name: self.queries[name].tables(clip) for name in asked} for clip in normalised
         ]  # for each clip and modality
         # Clips and blocks are computed one by one, so that their numbers depend on no other clip and on no batch size.
-        block = min(chunk_size or BLOCK[latents.device.type], BLOCK[latents.device.type])
+        block = BLOCK[latents.device.type]
         for name, indices in asked.items():
             queries = self.queries[name]
             check_points(indices, queries.grid)
+            if indices.ndim != 1:
+                raise ValueError(
+                    f"{name} points must have shape (points,), the same for every clip; got {tuple(indices.shape)}. "
+                    "Decode clips with points of their own one by one."
+                )
             start = 0
-            for piece in cast(Iterator[Tensor], chunks(indices.long(), block)):
+            for piece in cast(
+                Iterator[Tensor],
+                chunks(indices.long(), block if chunk_size is None else min(chunk_size, block)),
+            ):
                 entries = torch.unravel_index(piece.to(latents.device), queries.grid)
                 for b, clip in enumerate(tables):
                     answer = self.decoder.answer(queries, entries, clip[name], values[b])
                     outputs[name][b, start : start + len(piece)] = answer
                 start += len(piece)
         return {name: self.shapes[name](output) for name, output in outputs.items()}
+
+    def _rows_of(self, out: Mapping[str, Tensor], rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The caller's tensors as rows (B, M, outputs). Raises ValueError unless they are those of what is decoded."""
+        if out.keys() != rows.keys():
+            raise ValueError(
+                f"out must have a tensor for each of {sorted(rows)}, which are decoded, and no other; got "
+                f"{sorted(out)}."
+            )
+        for name, own in rows.items():
+            check_out(f"out[{name!r}]", out[name], tuple(self.shapes[name](own).shape), own)
+        return {name: out[name].view(own.shape) for name, own in rows.items()}
 
     def _encoder(self, grids: dict[str, tuple[int, ...]]) -> FoldedCrossAttention:
         perceiver = self.model.perceiver

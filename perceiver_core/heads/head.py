@@ -49,10 +49,11 @@ class PerceiverHead(PerceiverPreTrainedModel):
         *,
         inputs: Tensor | Mapping[str, Tensor] | None = None,
         attention_mask: Tensor | None = None,
+        out: Logits | None = None,
     ) -> Any:
         """The logits of the output points; see PerceiverModel.decode."""
         return self.perceiver.decode(
-            latents, points, chunk_size, inputs=inputs, attention_mask=attention_mask
+            latents, points, chunk_size, inputs=inputs, attention_mask=attention_mask, out=out
         )
 
 

@@ -17,6 +17,7 @@ from perceiver_core.output_points import Points
 from perceiver_core.outputs import PerceiverClassifierOutput, PerceiverMaskedLMOutput
 from perceiver_core.preprocessors import PerceiverTextPreprocessor
 from perceiver_core.pretrained import initialise
+from perceiver_core.streaming import write
 
 
 class PerceiverEmbeddingDecoder(nn.Module):
@@ -81,10 +82,17 @@ class PerceiverForMaskedLM(_TextHead):
         self.embedding_decoder = PerceiverEmbeddingDecoder(config)
 
     def decode(
-        self, latents: Tensor, points: Any = None, chunk_size: int | None = None, **more: Any
+        self,
+        latents: Tensor,
+        points: Any = None,
+        chunk_size: int | None = None,
+        *,
+        out: Any = None,
+        **more: Any,
     ) -> Tensor:
         """Latents (B, L, D) -> logits of the bytes at the points, (B, M, vocab_size); see PerceiverModel.decode."""
-        return self._logits(super().decode(latents, points, chunk_size, **more))
+        logits = self._logits(super().decode(latents, points, chunk_size, **more))
+        return logits if out is None else write(out, logits)
 
     def forward(
         self,

@@ -128,6 +128,49 @@ def test_a_clips_numbers_do_not_depend_on_its_batch(oracle):
     assert all(torch.equal(whole[name][3:4], alone[name]) for name in whole)
 
 
+def test_every_constructor_of_points(oracle):
+    _, ours = oracle.pair(oracle.tiny())
+    folded = fold(ours)
+    with torch.no_grad():
+        latents = ours.encode(oracle.inputs(oracle.tiny(), batch=2))
+        for points in (
+            OutputPoints.grid(ours.config, 2),
+            OutputPoints.frames(ours.config, [1]),
+            OutputPoints.region(ours.config, 1, 2, 3, 4),
+            OutputPoints.random(ours.config, 11, seed=3),
+        ):
+            assert oracle.worst(folded.decode(latents, points), ours.decode(latents, points)) <= EXACT
+
+
+def test_out(oracle, sizes_of):
+    _, ours = oracle.pair(oracle.tiny())
+    folded = fold(ours)
+    latents = torch.randn(2, 6, 16, dtype=torch.float64)
+    expected = folded.decode(latents)
+    out = {name: torch.full_like(x, torch.nan) for name, x in expected.items()}
+    got = folded.decode(latents, out=out)
+    assert all(got[name].data_ptr() == out[name].data_ptr() for name in out)
+    assert oracle.worst(out, expected) == 0
+    with pytest.raises(
+        ValueError, match=r"out must have a tensor for each of \['audio', 'image', 'label'\].*got \['image"
+    ):
+        folded.decode(latents, out={"image": out["image"]})
+    with pytest.raises(ValueError, match=r"out\['image'\] must have shape \(2, 90, 3\); got \(2, 89, 3\)"):
+        folded.decode(latents, out={**out, "image": out["image"][:, 1:]})
+    with pytest.raises(
+        ValueError, match=r"image points must have shape \(points,\), the same for every clip; got \(2, 3"
+    ):
+        folded.decode(latents, {"image": torch.zeros(2, 3).long()})
+    head = "PerceiverForOpticalFlow"
+    _, ours = oracle.pair(sizes_of[head], head=head)
+    folded = fold(ours)
+    patches, _ = oracle.heads_inputs(head)
+    latents = folded.encode(patches)
+    flow = torch.empty(2, 5, 7, 2)
+    folded.decode(latents, inputs=patches, out=flow)
+    assert oracle.error(flow.double(), folded.decode(latents, inputs=patches)) <= 1e-6
+
+
 def test_rows_of_text(oracle, sizes_of):
     _, ours = oracle.pair(sizes_of["PerceiverForMaskedLM"], head="PerceiverForMaskedLM")
     ids, _ = oracle.heads_inputs("PerceiverForMaskedLM")
