@@ -6,6 +6,7 @@ import gc
 import math
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,7 @@ class Effort:
     """How much is run: at least two turns, then more while the seconds last."""
 
     turns: int = 5
-    seconds: float = 40.0
+    seconds: float = 25.0
     settings: bool = True  # try all settings and batches, else the first
     compile: bool = True
 
@@ -78,6 +79,7 @@ def compare(
         if reference is None and dtype != torch.float32:
             full = Models(theirs, theirs, ours, None, torch.float32)
             reference = task.ways(full, 1)[DOCUMENTED][0].answer()
+        gc.collect()  # what the dtype before has left: compiled code has cycles
         shared = models(task, theirs, ours, dtype)
         comparison, reference = _compare(task, shared, reference, effort)
         yield comparison
@@ -212,5 +214,4 @@ def relative(answer: Answer, reference: Answer) -> float:
 
 def tell(what: str) -> None:
     """Progress, for what takes long."""
-    print(what, file=sys.stderr, flush=True)
-    gc.collect()
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
