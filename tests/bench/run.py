@@ -160,6 +160,8 @@ def _tune(task: Task, shared: Models, effort: Effort) -> tuple[Tuned, list[str]]
             )
             way = replace(alike, setting=alike.setting + COMPILED)
             tuned[CAREFUL][batch] = min(eager, (seconds, way), key=_seconds)
+            if seconds > eager[0]:  # nor at other batches, then: compiling takes longer than all else here
+                faster = None
     return tuned, notes
 
 
