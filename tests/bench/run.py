@@ -114,7 +114,9 @@ def _compare(
     at_best = at_one
     if any(batch > 1 for batch, _ in best.values()):
         tell(f"{task.name} {dtype}: in turn, B={', '.join(str(batch) for batch, _ in best.values())}")
-        at_best = in_turn({name: (batch, way) for name, (batch, (_, way)) in best.items()}, effort)
+        others = in_turn({name: (batch, way) for name, (batch, (_, way)) in best.items()}, effort)
+        # One try has chosen the batches: where turns tell otherwise, B=1 was the best.
+        at_best = {name: min(at_one[name], others[name], key=lambda found: found.median) for name in others}
     rows = [
         Row(task.name, dtype, name, at_one[name], at_best[name], memory[name], difference[name])
         for name in ways
