@@ -43,9 +43,12 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="two turns at B=1, first settings, nothing compiled"
     )
+    parser.add_argument(
+        "--no-compile", action="store_true", help="the careful user leaves torch.compile alone"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured, too")
     asked = parser.parse_args()
-    effort = Effort(asked.turns)
+    effort = Effort(asked.turns, compile=not asked.no_compile)
     if asked.quick:
         effort = Effort(min(asked.turns, 2), settings=False, compile=False)
     began = time.monotonic()

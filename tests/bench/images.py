@@ -35,9 +35,8 @@ def folded(model: Any, images: Tensor) -> Tensor:
     return model.decode(model.encode(images))
 
 
-def ways(models: Models, batch: int) -> dict[str, list[Way]]:
-    size = models.ours.config.image_size if "Learned" in type(models.ours).__name__ else 224
-    images = (random(batch, 3, size, size) * 4 - 2).to(models.dtype)
+def ways(models: Models, batch: int, side: int = 224) -> dict[str, list[Way]]:
+    images = (random(batch, 3, side, side) * 4 - 2).to(models.dtype)
     found = {
         DOCUMENTED: [whole(lambda: documented(models.documented, images))],
         CAREFUL: [whole(lambda: careful(models.careful, images))],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import platform
 import time
 from collections.abc import Callable
@@ -57,7 +56,6 @@ def matmul_peak(dtype: torch.dtype) -> float:
 
 def memory_of(call: Callable[[], Any]) -> tuple[int, int] | tuple[None, None]:
     """Bytes that a call leaves behind and what it takes at its highest, beyond what was held; None: nobody tells."""
-    gc.collect()
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -102,7 +100,6 @@ def _cpu_name() -> str:
 
 
 def _trim() -> None:
-    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
 

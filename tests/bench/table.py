@@ -61,4 +61,4 @@ def _told(row: Row) -> str:
             )
     if row.single.ran < row.single.pieces:
         facts.append(f"\\* extrapolated from {row.single.ran} of {row.single.pieces} pieces a turn")
-    return f"{row.name}: {'; '.join(facts)}.".capitalize() if facts else ""
+    return f"{row.name}: {'; '.join(facts)}." if facts else ""
