@@ -1,5 +1,6 @@
 """Every task's four ways, tiny: they give the same answers, and what is measured becomes a table."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,6 +41,15 @@ TINY: dict[str, dict[str, Any]] = {
     "text": {**TEXT, "qk_channels": 8, "v_channels": 16},
 }
 TASKS = {task.name: task for task in (*multimodal.TASKS, *flow.TASKS, *images.TASKS, *text.TASKS)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread: with two on a busy 2-core machine they wait in OpenMP barriers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def tiny(name: str) -> Task:

@@ -292,20 +292,3 @@ def test_bad_outs(model, inputs, config):
         ValueError, match=r"as rows of shape \(2, 24, 2\) do; got strides .* \(2, 4, 6, 2\). Give a con"
     ):
         tiles.decode(tiles.encode(frames), inputs=frames, out=torch.zeros(2, 4, 7, 2)[:, :, :6])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU")
-@pytest.mark.parametrize("pinned", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_out_on_another_device(model, inputs, config, pinned, dtype):
-    model.cuda()
-    latents = model.encode({name: x.cuda() for name, x in inputs.items()}).repeat(64, 1, 1)
-    points = OutputPoints.all(config)
-    expected = model.decode(latents, points, 7)
-    for _ in range(20):
-        out = {
-            name: torch.full(part.shape, torch.nan, dtype=dtype, pin_memory=pinned)
-            for name, part in expected.items()
-        }
-        got = model.decode(latents, points, 7, out=out)
-        assert all(torch.equal(got[name], part.cpu().to(dtype)) for name, part in expected.items())
