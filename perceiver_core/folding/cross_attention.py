@@ -208,6 +208,11 @@ class FoldedCrossAttention:
     def __call__(self, raws: dict[int, Tensor], keep: Tensor | None) -> Tensor:
         """{part: raw content (B, N, R)} and which tokens count (B, sum of N) -> latents (B, L, D)."""
         batch = next(iter(raws.values()))
+        if keep is not None and keep.shape != (batch.shape[0], sum(self.sizes)):
+            raise ValueError(
+                f"attention_mask must have shape {(batch.shape[0], sum(self.sizes))}; got {tuple(keep.shape)}. "
+                "Give one number for each token of the encoder's input."
+            )
         summed = batch.new_empty(
             batch.shape[0], self.latents, self.channels, dtype=self.attention_dtype
         )  # (B, L, C)

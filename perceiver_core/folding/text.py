@@ -41,6 +41,11 @@ class FoldedTextModel(Folded):
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         self.check()
         self.preprocessor.check(inputs)
+        if attention_mask is not None and attention_mask.shape != inputs.shape:
+            raise ValueError(
+                f"attention_mask must have shape {tuple(inputs.shape)}; got {tuple(attention_mask.shape)}. "
+                "Give one number for each token of the encoder's input."
+            )
         keep = (
             torch.ones_like(inputs, dtype=torch.bool) if attention_mask is None else attention_mask != 0
         )  # (B, N)

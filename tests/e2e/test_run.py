@@ -159,6 +159,22 @@ def test_a_changed_job_is_refused_by_name_of_what_changed(finished: Path, media:
     assert "input (1 items added, 0 removed, 0 changed)" in done.stderr
 
 
+def test_no_fold_is_the_plain_model(finished: Path, media: Path, checkpoint: Path, tmp_path: Path) -> None:
+    refused = perceive("run", finished / "job.yaml", "--no-fold")
+    assert refused.returncode == 2
+    assert "fold was True, is False" in refused.stderr
+    done = perceive("run", write_job(tmp_path, media, checkpoint), "--no-fold")
+    assert done.returncode == 3, done.stderr
+    folded, plain = (reader.dataset(str(folder / "out")).to_table() for folder in (finished, tmp_path))
+    assert plain["labels"].equals(folded["labels"])
+    sounds = [reader.to_numpy(table, "audio") for table in (folded, plain)]
+    np.testing.assert_allclose(*sounds, rtol=0, atol=2e-5 * np.nanmax(np.abs(sounds[1])))
+    assert not np.array_equal(*sounds, equal_nan=True)  # two ways to compute, which round differently
+    pixels = [reader.to_numpy(table, "video").astype(int) for table in (folded, plain)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    assert (pixels[0] != pixels[1]).mean() < 1e-3
+
+
 README = Path(__file__).parent.parent.parent / "README.md"
 
 

@@ -66,6 +66,15 @@ def test_masks(oracle, head, triple):
             assert oracle.worst(got, expected) <= EXACT
 
 
+def test_masks_of_another_shape(oracle, head, triple):
+    _, _, folded = triple
+    inputs, _ = oracle.heads_inputs(head)
+    with pytest.raises(
+        ValueError, match=r"attention_mask must have shape \(2, \d+\); got \(2, 3\). Give one number"
+    ):
+        folded.encode(inputs, torch.ones(2, 3))
+
+
 def test_float32(oracle, head, triple):
     theirs, ours, _ = triple
     inputs, arguments = oracle.heads_inputs(head, torch.float32)

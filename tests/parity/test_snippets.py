@@ -146,4 +146,4 @@ def test_the_readmes_snippets(code, hub):
 
 
 def test_the_readme_has_snippets():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
