@@ -115,8 +115,10 @@ class Predict:
         torch.set_num_threads(threads)
         self.task = task
         self.plan = plan
-        plain = load(plan.checkpoint, dtype=plan.dtype, device=device, reference=plan.reference)
-        self.model: Any = _folded(plain) if plan.fold else plain
+        # Folded from float32, and rounded to the plan's dtype after that.
+        dtype = "float32" if plan.fold else plan.dtype
+        plain = load(plan.checkpoint, dtype=dtype, device=device, reference=plan.reference)
+        self.model: Any = _folded(plain, getattr(torch, plan.dtype)) if plan.fold else plain
         self.meter = meter
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -149,11 +151,11 @@ class Predict:
         return pa.concat_tables([good, _as(failed, schema)])
 
 
-def _folded(model: Any) -> Any:
+def _folded(model: Any, dtype: Any) -> Any:
     from perceiver_core.folding import FoldError, fold
 
     try:
-        return fold(model)
+        return fold(model, dtype)
     except FoldError as error:
         raise FoldError(f"{error} In a job: model.fold: false, or --no-fold.") from error
 

@@ -28,15 +28,15 @@ class Folded:
     It reads the model where there is nothing to fold, and refuses to run once the model's weights have changed.
     """
 
-    def __init__(self, model: PerceiverHead) -> None:
+    def __init__(self, model: PerceiverHead, dtype: torch.dtype) -> None:
         if model.training:
             raise FoldError(
                 "The model must be in eval mode; got training mode, with dropout. Call model.eval()."
             )
         self.model = model
         self.config: PerceiverConfig = model.config
-        self.dtype, self.device = model.dtype, model.device
-        self.attention_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self.dtype, self.device = dtype, model.device
+        self.attention_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         self.stack = FoldedStack(model.perceiver.encoder, self.encoder_dtype)
         self._weights = _state(model)
         self._kept: OrderedDict[Any, Any] = OrderedDict()
@@ -47,7 +47,7 @@ class Folded:
         return self.dtype
 
     def encode(self, inputs: Any, attention_mask: Tensor | None = None) -> Tensor:
-        """Latents (B, L, D); see PerceiverModel.encode."""
+        """Latents (B, L, D), float32 at least; see PerceiverModel.encode."""
         raise NotImplementedError
 
     def decode(
@@ -67,9 +67,15 @@ class Folded:
         """
         self.check()
         with torch.no_grad():
-            return self.model.decode(
-                latents, points, chunk_size, inputs=inputs, attention_mask=attention_mask, out=out
+            logits = self.model.decode(
+                latents.to(self.model.dtype),
+                points,
+                chunk_size,
+                inputs=inputs,
+                attention_mask=attention_mask,
+                out=out,
             )
+        return logits if out is not None else logits.to(self.dtype)
 
     def __call__(
         self,

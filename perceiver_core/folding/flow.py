@@ -25,8 +25,8 @@ BLOCK = {"cpu": 1024, "cuda": 1 << 16}  # tokens that attend at a time
 class FoldedFlow(FoldedImageModel):
     """PerceiverForOpticalFlow."""
 
-    def __init__(self, model: PerceiverHead) -> None:
-        super().__init__(model)
+    def __init__(self, model: PerceiverHead, dtype: torch.dtype) -> None:
+        super().__init__(model, dtype)
         decoder = cast(PerceiverOpticalFlowDecoder, model.perceiver.decoder)
         layer = decoder.decoder.decoding_cross_attention
         one_head(layer.num_heads, "The decoder's cross-attention")
@@ -70,7 +70,7 @@ class FoldedFlow(FoldedImageModel):
                 "This model's queries are made of its inputs: decode() must be given `inputs` too; got None. "
                 "Give what encode() was given."
             )
-        raw = raw_content(self.preprocessor, inputs)  # (B, H, W, R)
+        raw = raw_content(self.preprocessor, inputs.to(self.model.dtype))  # (B, H, W, R)
         if tuple(raw.shape[1:-1]) != self.size:
             raise ValueError(
                 f"Flow is decoded at every position of an input of {self.size}; got one of {tuple(raw.shape[1:-1])}. "
@@ -82,7 +82,7 @@ class FoldedFlow(FoldedImageModel):
         if points is not None:
             check_points(points, self.size)
             rows = points.to(latents.device).long().reshape(-1, points.shape[-1])  # (1 or B, M)
-        flow = latents.new_empty(latents.shape[0], rows.shape[1], 2)  # (B, M, 2)
+        flow = latents.new_empty(latents.shape[0], rows.shape[1], 2, dtype=self.dtype)  # (B, M, 2)
         if out is not None:
             shaped = flow.unflatten(1, self.size) if points is None else flow
             check_out("out", out, tuple(shaped.shape), flow)

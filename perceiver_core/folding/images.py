@@ -17,8 +17,8 @@ from perceiver_core.image_preprocessor import PerceiverImagePreprocessor
 class FoldedImageModel(Folded):
     """A model of one image (or frame pair) preprocessor."""
 
-    def __init__(self, model: PerceiverHead) -> None:
-        super().__init__(model)
+    def __init__(self, model: PerceiverHead, dtype: torch.dtype) -> None:
+        super().__init__(model, dtype)
         encoder = model.perceiver.encoder
         one_head(encoder.cross_attention.num_heads, "The encoder's cross-attention")
         self.preprocessor = cast(PerceiverImagePreprocessor, model.perceiver.input_preprocessor)
@@ -26,10 +26,10 @@ class FoldedImageModel(Folded):
     @torch.no_grad()
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         self.check()
-        raw = raw_content(self.preprocessor, inputs)  # (B, *grid, R)
+        raw = raw_content(self.preprocessor, inputs.to(self.model.dtype))  # (B, *grid, R)
         encoder = self.encoder(tuple(raw.shape[1:-1]))
         keep = None if attention_mask is None else attention_mask != 0
-        return self.stack(encoder({0: raw.flatten(1, -2)}, keep)).to(self.dtype)
+        return self.stack(encoder({0: raw.flatten(1, -2)}, keep))
 
     def encoder(self, grid: tuple[int, ...]) -> FoldedCrossAttention:
         """The cross-attention for inputs of one size."""

@@ -34,8 +34,8 @@ from perceiver_core.streaming import check_out
 class FoldedMultimodal(Folded):
     """PerceiverForMultimodalAutoencoding."""
 
-    def __init__(self, model: PerceiverHead) -> None:
-        super().__init__(model)
+    def __init__(self, model: PerceiverHead, dtype: torch.dtype) -> None:
+        super().__init__(model, dtype)
         perceiver = model.perceiver
         self.preprocessor = cast(PerceiverMultimodalPreprocessor, perceiver.input_preprocessor)
         decoder = cast(PerceiverMultimodalDecoder, perceiver.decoder)
@@ -113,7 +113,7 @@ class FoldedMultimodal(Folded):
         if out is not None:
             outputs = self._rows_of(out, outputs)
         tables = [
-            {name: self.queries[name].tables(clip) for name in asked} for clip in normalised
+            {name: self.queries[name].table(clip) for name in asked} for clip in normalised
         ]  # for each clip and modality
         # Clips and blocks are computed one by one, so that their numbers depend on no other clip and on no batch size.
         block = BLOCK[latents.device.type]
@@ -130,9 +130,9 @@ class FoldedMultimodal(Folded):
                 Iterator[Tensor],
                 chunks(indices.long(), block if chunk_size is None else min(chunk_size, block)),
             ):
-                entries = torch.unravel_index(piece.to(latents.device), queries.grid)
+                bags = queries.bags(torch.unravel_index(piece.to(latents.device), queries.grid))
                 for b, clip in enumerate(tables):
-                    answer = self.decoder.answer(queries, entries, clip[name], values[b])
+                    answer = self.decoder.answer(queries, bags, clip[name], values[b])
                     outputs[name][b, start : start + len(piece)] = answer
                 start += len(piece)
         return {name: self.shapes[name](output) for name, output in outputs.items()}

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceiver_core.attention import PerceiverLayer
 from perceiver_core.folding.algebra import Affine, centred, chain, projections, wide
@@ -23,7 +23,7 @@ from perceiver_core.folding.tokens import Axis
 
 #: Points at a time: on a CPU what they need stays in the caches.
 BLOCK = {"cpu": 2048, "cuda": 1 << 16}
-TRIANGLE_BLOCKS = 4
+STRIPS = 4  # of T, each as long as it has to be: they save 3/8 of its product, and narrower ones cost more
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,24 @@ class FoldedQueries:
         self.direct = Affine(self.direct.weight, self.direct.bias - tail.bias).to(dtype)
         self.scores = scores
 
-    def tables(self, normalised: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Of one clip's latents (N, D): the scores' table of each axis [(n, N)], and their constant (N,)."""
-        tables = [
+    def table(self, normalised: Tensor) -> Tensor:
+        """Of one clip's latents (N, D): scores for each entry of each axis, and their constant (sum of n + 1, N)."""
+        rows = [
             linear(rows, normalised) + bias[:, None]
             for rows, bias in zip(self.rows, self.row_biases, strict=True)
         ]
-        return tables, normalised @ self.bias[0] + self.bias[1]
+        return torch.cat([*rows, (normalised @ self.bias[0] + self.bias[1])[None]])
+
+    def bags(self, entries: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """For points with these entries (M,) on each axis: the rows that they sum (M, axes + 1), and their weights."""
+        inverse = self.inverse_deviations(entries)
+        starts = accumulate((rows.shape[0] for rows in self.rows), initial=0)
+        rows = [
+            entry + start
+            for entry, start in zip((*entries, torch.zeros_like(entries[0])), starts, strict=True)
+        ]
+        weights = [inverse] * len(entries) + [torch.ones_like(inverse)]
+        return torch.stack(rows, dim=1), torch.stack(weights, dim=1)
 
     def inverse_deviations(self, entries: tuple[Tensor, ...]) -> Tensor:
         """1/s of the queries whose entries on each axis are given (M,)."""
@@ -103,7 +114,7 @@ class FoldedDecoder:
             torch.cat([y.weight, y.bias[:, None]], dim=1), mode="r"
         ).R  # (v + 1, v + 1)
         v = p.value.weight.shape[0]
-        bounds = [round(v * i / TRIANGLE_BLOCKS) for i in range(TRIANGLE_BLOCKS + 1)]
+        bounds = [round(v * i / STRIPS) for i in range(STRIPS + 1)]
         if triangle.shape[0] < v:  # fewer channels than values: no triangle to speak of
             bounds = [0, triangle.shape[0]]
         self.triangle = [
@@ -121,20 +132,13 @@ class FoldedDecoder:
         return x, self.value(x).to(self.dtype).transpose(1, 2).contiguous()
 
     def answer(
-        self,
-        queries: FoldedQueries,
-        entries: tuple[Tensor, ...],
-        tables: tuple[list[Tensor], Tensor],
-        values: Tensor,
+        self, queries: FoldedQueries, bags: tuple[Tensor, Tensor], table: Tensor, values: Tensor
     ) -> Tensor:
-        """One clip's outputs (M, outputs) at the points with these entries on each axis."""
-        inverse = queries.inverse_deviations(entries)  # (M,)
-        rows, constant = tables
-        scores = rows[0].index_select(0, entries[0])  # (M, N)
-        for table, entry in zip(rows[1:], entries[1:], strict=True):
-            scores.add_(table.index_select(0, entry))
-        torch.addcmul(constant, scores, inverse[:, None], out=scores)
-        torch.softmax(scores, dim=1, out=scores)
+        """One clip's outputs (M, outputs) at the points of these bags."""
+        rows, weights = bags
+        # One pass over (M, N) where gathers and sums by themselves take six: 0.05 us a point instead of 0.22 to 1.3.
+        scores = nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+        scores = torch.softmax(scores, dim=1)  # (M, N)
         a = linear(scores.to(self.dtype), values)  # (M, v)
         squares = [wide(rows(a[:, start:])).square().sum(1) for start, rows in self.triangle]  # [(M,)]
         variance = (torch.stack(squares).sum(0) + self.rest) / self.channels

@@ -18,8 +18,8 @@ from perceiver_core.preprocessors import PerceiverTextPreprocessor
 class FoldedTextModel(Folded):
     """A model of token ids. Its cross-attention has several heads, narrower than a token: keys and values stay."""
 
-    def __init__(self, model: PerceiverHead) -> None:
-        super().__init__(model)
+    def __init__(self, model: PerceiverHead, dtype: torch.dtype) -> None:
+        super().__init__(model, dtype)
         perceiver = model.perceiver
         layer = perceiver.encoder.cross_attention
         p = projections(layer)
@@ -54,7 +54,8 @@ class FoldedTextModel(Folded):
         rows, columns = keep.nonzero(as_tuple=True)  # of all real bytes, one text after the other
         tokens = self.preprocessor.embeddings.weight[inputs[rows, columns]]
         tokens = tokens + self.preprocessor.position_embeddings.weight[columns]  # (bytes, C)
-        joined = self.joined(nn.functional.layer_norm(tokens, tokens.shape[-1:], eps=self.eps))
+        normal = nn.functional.layer_norm(tokens, tokens.shape[-1:], eps=self.eps)
+        joined = self.joined(normal.to(self.dtype))
         contexts = []
         for text, nothing in zip(joined.split(keep.sum(1).tolist()), empty.tolist(), strict=True):
             key, value = (
@@ -66,7 +67,7 @@ class FoldedTextModel(Folded):
             contexts.append(_attend(queries, key, value))
         a = self.output(torch.stack(contexts))  # (B, L, D)
         a = wide(a) if self.residual is None else wide(a) + self.residual
-        return self.stack(self.mlp(a)).to(self.dtype)
+        return self.stack(self.mlp(a))
 
 
 def _attend(queries: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -97,6 +97,19 @@ def test_bfloat16_is_as_near_to_float32_as_the_plain_model(oracle, head, sizes_o
     assert max(oracle.error(got[n].float(), expected[n]) for n in expected) <= 0.05
 
 
+def test_float32_folded_to_bfloat16(oracle, head, sizes_of):
+    _, ours = oracle.pair(sizes_to_fold(sizes_of[head], head, num_blocks=1), head=head)
+    ours.float()
+    inputs, arguments = oracle.heads_inputs(head, torch.float32)
+    with torch.no_grad():
+        expected = ours(inputs, **arguments).logits
+    got = fold(ours, torch.bfloat16)(inputs, **arguments).logits
+    got, expected = (x if isinstance(x, dict) else {"": x} for x in (got, expected))
+    assert all(tensor.dtype == torch.bfloat16 for tensor in got.values())
+    assert max(oracle.error(got[n].float(), expected[n]) for n in expected) <= 0.03
+    assert ours.dtype == torch.float32
+
+
 @pytest.mark.parametrize("kind", ["all", "labels", "points", "image", "audio"])
 @pytest.mark.parametrize("chunk_size", [None, 1, 7, 500])
 def test_every_kind_of_points(oracle, kind, chunk_size):
