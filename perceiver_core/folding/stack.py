@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import cast
 
@@ -53,8 +54,21 @@ class FoldedSelfAttention:
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, C/H)
             for part in joined.split(self.sizes, dim=-1)
         )
-        context = nn.functional.scaled_dot_product_attention(query, key, value)
+        context = _attend(query, key, value)
         return self.mlp(x + self.output(context.transpose(1, 2).flatten(2)))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v of (B, H, L, C/H).
+
+    On a CPU fused attention is slower in bfloat16 for few latents (512 of 8 heads: 5.5 ms against 1.9), and faster in
+    float32 and for many (2,048 of 16 heads: 50 ms against 91).
+    """
+    is_half = query.dtype in (torch.bfloat16, torch.float16)
+    if query.device.type != "cpu" or not is_half or query.shape[2] > 1024:
+        return nn.functional.scaled_dot_product_attention(query, key, value)
+    scores = torch.matmul(query, key.transpose(-1, -2)).div_(math.sqrt(query.shape[-1]))  # (B, H, L, L)
+    return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
 def _normalised(x: Tensor, eps: float, layer: Affine) -> Tensor:

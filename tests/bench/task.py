@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perceiver_core.config import PerceiverConfig
+from perceiver_core.folding import FoldError, fold
 from tests.bench.measure import DEVICE, memory_of
 from tests.parity.conftest import Oracle
 
@@ -107,13 +107,9 @@ def compiled(models: Models) -> Models:
 
 
 def _fold(model: nn.Module) -> tuple[Any, str]:
-    if find_spec("perceiver_core.folding") is None:  # until it is there
-        return None, "folded: not available"
-    from perceiver_core.folding import fold  # type: ignore[import-not-found]
-
     try:
         return fold(model), ""
-    except ValueError as refused:
+    except FoldError as refused:
         return None, f"folded: {refused}"
 
 
