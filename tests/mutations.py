@@ -133,8 +133,8 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "positions.py",
         [
             (
-                "return self._features(input_positions(index_dims, device))",
-                "return self._features(input_positions(index_dims, device).flip(-1))",
+                "return self.features(input_positions(index_dims, device))",
+                "return self.features(input_positions(index_dims, device).flip(-1))",
             )
         ],
     ),
