@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from tests.bench import flow, images, multimodal, text
 from tests.bench.measure import DTYPES, has_dtype, machine, matmul_peak
 from tests.bench.run import Comparison, Effort, compare
-from tests.bench.table import table
+from tests.bench.table import summary, table
 from tests.bench.task import Task, pair
 
 TASKS: dict[str, Task] = {
@@ -64,6 +64,7 @@ def main() -> None:
         for comparison in compare(task, pair(task.config), [DTYPES[dtype] for dtype in dtypes], effort):
             done.append(comparison)
             print(table(comparison), flush=True)
+    print(f"Medians of seconds a sample, in short:\n\n{summary(done)}\n", flush=True)
     if asked.json:
         rows = [asdict(row) for comparison in done for row in comparison.rows]
         peak = {name: matmul_peak(DTYPES[name]) for name in dtypes}

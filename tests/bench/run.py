@@ -100,6 +100,8 @@ def _compare(
         reference = answer if reference is None else reference
         difference[name] = relative(answer, reference)
         model = {DOCUMENTED: shared.documented, CAREFUL: shared.careful}.get(name, shared.ours)
+        if name == FOLDED:
+            model = shared.folded.model
         constants = shared.constants if name == FOLDED else 0
         memory[name] = None if peak is None or constants is None else peak + held_memory(model) + constants
     assert reference is not None

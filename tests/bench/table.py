@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.bench.measure import DTYPES, matmul_peak
 from tests.bench.run import Comparison, Measured, Row
-from tests.bench.task import CAREFUL, DOCUMENTED
+from tests.bench.task import CAREFUL, DOCUMENTED, FOLDED, PLAIN
 
 HEADER = (
     "| | B=1: s a sample | vs documented | vs careful | best B: s a sample | vs documented | vs careful "
@@ -43,6 +43,45 @@ def table(comparison: Comparison) -> str:
         notes.append(task.note)
     told = " ".join(note for note in notes if note)
     return f"**{task.title}, {comparison.dtype}**\n\n" + "\n".join([HEADER, *lines]) + f"\n\n{told}\n"
+
+
+SUMMARY = (
+    "| | documented recipe | careful user | perceiver_core | folded | folded against both "
+    "| against the recipe in float32 |\n|---|---|---|---|---|---|---|"
+)
+
+
+def summary(comparisons: list[Comparison]) -> str:
+    """One line for each task, dtype and batch: medians of seconds a sample, each side at B=1 and at its best B."""
+    wide = {
+        each.task.name: row.single.median
+        for each in comparisons
+        if each.dtype == "float32"
+        for row in each.rows
+        if row.name == DOCUMENTED
+    }
+    lines = []
+    for each in comparisons:
+        named = {row.name: row for row in each.rows}
+        if FOLDED not in named:
+            continue
+        for at in ("single", "best"):
+            found = {name: getattr(row, at) for name, row in named.items()}
+            if at == "best" and all(measured.batch == 1 for measured in found.values()):
+                continue
+            folded = found[FOLDED].median
+            batches = "B=1" if at == "single" else "best B"
+            cells = [
+                f"{each.task.title}, {each.dtype}, {batches}",
+                *(
+                    f"{found[name].median:.3g}" + (f" (B={found[name].batch})" if at == "best" else "")
+                    for name in (DOCUMENTED, CAREFUL, PLAIN, FOLDED)
+                ),
+                ", ".join(f"{found[peer].median / folded:.1f}x" for peer in (DOCUMENTED, CAREFUL)),
+                f"{wide[each.task.name] / folded:.1f}x" if each.task.name in wide else "-",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([SUMMARY, *lines])
 
 
 def _seconds(measured: Measured) -> str:

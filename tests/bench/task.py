@@ -87,12 +87,16 @@ def pair(config: PerceiverConfig) -> tuple[nn.Module, nn.Module]:
 
 def models(task: Task, theirs: nn.Module, ours: nn.Module, dtype: torch.dtype) -> Models:
     """What the ways need in this dtype. The pair is converted in place, from float32 on."""
-    documented = theirs
-    if dtype != torch.float32 and not task.documented_casts:
-        documented = copy.deepcopy(theirs)
+    documented, to_fold = theirs, ours
+    if dtype != torch.float32:
+        if not task.documented_casts:
+            documented = copy.deepcopy(theirs)
+        to_fold = copy.deepcopy(
+            ours
+        )  # as the pipeline does it: float32 weights, rounded once, after the algebra
     careful, ours = theirs.to(dtype), ours.to(dtype)
     made: list[tuple[Any, str]] = []
-    constants, _ = memory_of(lambda: made.append(_fold(ours)))
+    constants, _ = memory_of(lambda: made.append(_fold(to_fold, dtype)))
     folded, missing = made.pop()
     return Models(documented, careful, ours, folded, dtype, constants, missing)
 
@@ -106,9 +110,9 @@ def compiled(models: Models) -> Models:
     return replace(models, careful=model)
 
 
-def _fold(model: nn.Module) -> tuple[Any, str]:
+def _fold(model: nn.Module, dtype: torch.dtype) -> tuple[Any, str]:
     try:
-        return fold(model), ""
+        return fold(model, dtype), ""
     except FoldError as refused:
         return None, f"folded: {refused}"
 

@@ -11,7 +11,7 @@ import torch
 from tests.bench import flow, images, multimodal, text
 from tests.bench.measure import matmul_peak
 from tests.bench.run import Effort, compare, measure
-from tests.bench.table import table
+from tests.bench.table import summary, table
 from tests.bench.task import FOLDED, Task, Way, pair
 
 ENCODER = {
@@ -72,6 +72,14 @@ def test_all_ways_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert row.best.batch in task.batches
             assert len(row.single.seconds) == 2
     if name == "image-fourier":
+        short = summary(found).splitlines()
+        asked = [line.split("|")[1].strip().removeprefix(f"{task.title}, ") for line in short[2:]]
+        assert (
+            {"float32, B=1", "bfloat16, B=1"}
+            <= set(asked)
+            <= {f"{d}, {b}" for d in ("float32", "bfloat16") for b in ("B=1", "best B")}
+        )
+        assert len({line.count("|") for line in short}) == 1
         told = table(found[0])
         assert f"**{task.title}, float32**" in told
         assert len({line.count("|") for line in told.splitlines() if line.startswith("|")}) == 1
