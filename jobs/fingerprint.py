@@ -30,6 +30,8 @@ def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan
         "batch": model.batch,
         "chunk": model.chunk,
         "format": job.format,
+        "contents": job.input.model_dump(include={"format", "columns", "keep"}),
+        "limits": dataclasses.asdict(job.limits),
         "input": digest(plan),
     }
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,16 @@ from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PerceiverConfig
 from pipelines import reader
 from pipelines.contact_sheet import write_contact_sheet
-from pipelines.items import InputError, list_items
+from pipelines.decoding import Decoder
+from pipelines.items import InputError
 from pipelines.manifest import Manifest, closed
 from pipelines.meter import Meter, Progress
-from pipelines.plan import count_windows, cut_shards, probe_items, shards
+from pipelines.plan import Probed, count_windows, cut_shards, list_and_probe, shards
 from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink, committed, create_if_absent, prepare, read_commits
+from pipelines.sources import Source
+from pipelines.sources.choose import choose
 from pipelines.stages import ModelPlan
 from pipelines.tensors import is_tensor
 
@@ -76,7 +79,9 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    plan = _plan(job, config, progress)
+    source = _source(job)
+    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
+    plan = _plan(job, config, source, decoders, progress)
     what = fingerprint(job, checkpoint, model, plan)
     out = job.output.uri
     run = run_id(out, what, plan)
@@ -86,7 +91,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         run_id=run,
         attempt=attempts(folder),
         format="arrow" if job.options.staged else job.format,
-        columns=job.options.output_schema(config),
+        columns=pa.schema([*source.kept, *job.options.output_schema(config)]),
         about=json.dumps({"job": job.name, "run_id": run, **what}),
         staged=job.options.staged,
     )
@@ -107,11 +112,13 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         to_do = sum(count_windows(spans) for spans in missing)
         with recorded(folder, sink.attempt):
             if missing:
-                _execute(job, missing, model, pools, config, sink, progress, count_windows(plan))
+                _execute(job, missing, model, pools, config, source, sink, progress, count_windows(plan))
             manifest = finish(plan, sink, job.options, job.format, cores(), progress)
     if job.on_error == "fail" and manifest.quarantined:
         raise _budget_error(reader.quarantine(out).to_pylist()[0])
-    sheet = write_contact_sheet(plan, sink, job.options, config) if job.options.reconstructs else None
+    sheet = None
+    if job.options.reconstructs:
+        sheet = write_contact_sheet(plan, sink, job.options, config, source, decoders[0])
     drop_staged(sink)
     return _result(manifest, sink, job, sheet, to_do, time.monotonic() - began)
 
@@ -122,6 +129,7 @@ def _execute(
     model: ModelPlan,
     pools: Pools,
     config: PerceiverConfig,
+    source: Source,
     sink: Sink,
     progress: Progress,
     windows: int,
@@ -134,7 +142,9 @@ def _execute(
 
         meter = Meter.start()
         device, threads = "cuda" if gpus else "cpu", max(1, cores() // pools.predict_workers)
-        dataset = build(missing, job.options, config, model, device, threads, sink, pools, meter)
+        dataset = build(
+            missing, job.options, config, source, job.limits, model, device, threads, sink, pools, meter
+        )
         with _shown(meter, progress, before), closing(commits(dataset)) as made:
             for commit in made:
                 _check_budget(job, sink, commit)
@@ -212,27 +222,39 @@ def _dtype(job: JobSpec, device: str) -> str:
 
 
 def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
-    batch = job.compute.batch or (16 if device == "cuda" else 4)
+    batch = job.compute.batch or job.options.batch(device)
     chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
     reference = job.model.reference or checkpoint.config.reference
     # The folder that was inspected: whatever becomes of a URL meanwhile, workers open what the fingerprint names.
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _plan(job: JobSpec, config: PerceiverConfig, progress: Progress) -> pa.Table:
-    task = job.options
+def _source(job: JobSpec) -> Source:
+    uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
+    about = job.input
     try:
-        items = list_items(job.input.uri, task.suffixes)
+        return choose(uris, about.format, about.columns, about.keep, job.options.contents, job.limits)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
-    progress.stage("items planned", len(items))
-    probed = []
-    for one in probe_items(items, task, config):
+
+
+def _plan(
+    job: JobSpec, config: PerceiverConfig, source: Source, decoders: Sequence[Decoder], progress: Progress
+) -> pa.Table:
+    progress.stage("items planned", None)
+    size = job.compute.shard_windows or _shard_windows(job.options.input_schema(config))
+    try:
+        return cut_shards(_watched(list_and_probe(source, decoders), job, progress), size)
+    except InputError as error:
+        raise SpecError(f"input: {error}") from error
+
+
+def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
+    for done, one in enumerate(probed, 1):
         if one.error and job.on_error == "fail":
             raise _budget_error(dataclasses.asdict(one.error) | {"uri": one.item.uri})
-        probed.append(one)
-        progress.at(len(probed))
-    return cut_shards(probed, job.compute.shard_windows or _shard_windows(task.input_schema(config)))
+        yield one
+        progress.at(done)
 
 
 def _shard_windows(columns: pa.Schema) -> int:

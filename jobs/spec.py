@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from perceiver_core.sources import is_hub_id
+from pipelines.limits import Limits
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
@@ -55,6 +56,14 @@ class InputSpec(_Strict):
     """What is processed."""
 
     uri: str | list[str] = Field(description="a file, a folder, a glob, or a list of them")
+    format: Literal["auto", "files", "table", "webdataset", "lines"] = Field(
+        default="auto", description="what lies there; auto: as the names of the files say"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="where a table or a tar has the task's contents, such as image: jpg; by default of their names",
+    )
+    keep: list[str] = Field(default_factory=list, description="columns of the input that the output has, too")
 
 
 class OutputSpec(_Strict):
@@ -90,6 +99,7 @@ class JobSpec(_Strict):
     input: InputSpec
     output: OutputSpec
     options: Task = Field(default_factory=dict, validate_default=True, description="the task's own options")
+    limits: Limits = Limits()
     compute: ComputeSpec = ComputeSpec()
     on_error: Literal["quarantine", "fail"] = Field(
         default="quarantine", description="a bad item becomes a quarantine row, or ends the run"
@@ -169,7 +179,8 @@ def _problems(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[s
             parent: Any = JobSpec
             for name in place[:-1]:
                 parent = parent.model_fields[name].annotation
-            yield f"{where}: {_unknown(place[-1], list(parent.model_fields))}"
+            known = parent.model_fields if hasattr(parent, "model_fields") else parent.__dataclass_fields__
+            yield f"{where}: {_unknown(place[-1], list(known))}"
         elif detail["type"] == "missing":
             yield f"{where}: missing."
         else:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,10 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from perceiver_core.config import PerceiverConfig
 from pipelines import reader
-from pipelines.items import open_item, version_now
+from pipelines.decoding import Decoder
+from pipelines.items import version_now
 from pipelines.sink import Sink, committed, create_if_absent
+from pipelines.sources import Source
 from pipelines.tasks import Task
-from pipelines.tensors import to_numpy
+from pipelines.tensors import to_numpy, unpack
 
 Frames = npt.NDArray[np.uint8]  # (frames, height, width, 3)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -40,7 +43,9 @@ class Panel:
     reconstruction: Frames
 
 
-def write_contact_sheet(plan: pa.Table, sink: Sink, task: Task, config: PerceiverConfig) -> Path | None:
+def write_contact_sheet(
+    plan: pa.Table, sink: Sink, task: Task, config: PerceiverConfig, source: Source, decoder: Decoder
+) -> Path | None:
     """Draw a closed run's sheet from its parts, unless it is there; None where there is nothing to draw from.
 
     An item whose source is gone or has changed since is left out, and the sheet says so.
@@ -55,12 +60,12 @@ def write_contact_sheet(plan: pa.Table, sink: Sink, task: Task, config: Perceive
     for span in _spread(items, _ITEMS):
         name = span["uri"].rpartition("/")[2]
         try:
-            source = _source(span, task, config)
+            frames = _frames(span, task.input_schema(config), source, decoder)
         # The run is done: whatever a stranger's file raises, it must not fail for a picture.
         except Exception as error:
             notes.append(f"Left out: {name} ({error})")
         else:
-            panels.append(_panel(name, source, _row(parts[span["shard"]], span)))
+            panels.append(_panel(name, frames, _row(parts[span["shard"]], span)))
     title = f"{json.loads(sink.about)['job']}: {len(panels)} of {len(items)} items"
     with create_if_absent(path, sink.tmp) as draft:
         draw(title, panels, notes).save(draft, format="PNG")
@@ -148,7 +153,7 @@ def _spread(items: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _source(span: dict[str, Any], task: Task, config: PerceiverConfig) -> Frames:
+def _frames(span: dict[str, Any], columns: pa.Schema, source: Source, decoder: Decoder) -> Frames:
     """The window's real frames, decoded again exactly as the model saw them."""
     try:
         changed = version_now(span["uri"]) != span["version"]
@@ -156,10 +161,10 @@ def _source(span: dict[str, Any], task: Task, config: PerceiverConfig) -> Frames
         raise LookupError("it is gone") from None
     if changed:
         raise LookupError("it has changed since")
-    with open_item(span["uri"]) as file:
-        [window] = task.preprocess(file, span["info"], span["window"], span["window"] + 1, config)
-    frames: Frames = window["video"][: window["frames"]]
-    return frames
+    with closing(source.reader()) as reading, reading.open(span) as opened:
+        [window] = decoder.windows(opened.files, span["info"], span["window"], span["window"] + 1)
+    frames: Frames = unpack(window["video"], columns.field("video").type)[0]  # T, H, W, 3
+    return frames[: window["frames"][0].as_py()]
 
 
 _SHOWN = ("item_id", "window", "frames", "video", "labels", "scores", "video_psnr", "audio_psnr")

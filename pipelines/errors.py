@@ -37,6 +37,7 @@ QUARANTINE = pa.schema(
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
         pa.field("first", pa.int64(), nullable=False),
         pa.field("stop", pa.int64(), nullable=False),
         pa.field("stage", pa.string(), nullable=False),

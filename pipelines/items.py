@@ -23,6 +23,8 @@ class Item:
     uri: str
     version: str  #: etag, or size and mtime: another version is another input
     size: int  #: bytes
+    member: str | None = None  #: within the uri: a row, a line, or what a tar's members are called
+    at: str | None = None  #: where its source finds it within the uri, as JSON
 
 
 def list_items(uris: str | Sequence[str], suffixes: Sequence[str]) -> list[Item]:

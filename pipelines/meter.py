@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """What a person waiting sees: one stage at a time, counted to its total."""
+    """What a person waiting sees: one stage at a time, counted to its total where that is known."""
 
-    def stage(self, name: str, total: int, done: int = 0) -> None: ...
+    def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
 
     def at(self, done: int) -> None: ...
 

@@ -7,9 +7,11 @@ import pyarrow as pa
 import ray.data
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.limits import Limits
 from pipelines.meter import Meter
 from pipelines.pools import Pools
 from pipelines.sink import Commit, Sink, write_part
+from pipelines.sources import Source
 from pipelines.stages import Decode, ModelPlan, Predict
 from pipelines.tasks import Task
 
@@ -21,6 +23,8 @@ def build(
     shards: Sequence[pa.Table],
     task: Task,
     config: PerceiverConfig,
+    source: Source,
+    limits: Limits,
     model: ModelPlan,
     device: str,
     threads: int,
@@ -37,7 +41,7 @@ def build(
     # or bundle shards), as Ray's own map_groups needs it to, and it takes the limits below without a deprecation.
     dataset = dataset.map_batches_internal(
         Decode,
-        fn_constructor_args=(task, config),
+        fn_constructor_args=(task, config, source, limits),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pools.decode_workers),
@@ -46,7 +50,7 @@ def build(
     )
     dataset = dataset.map_batches_internal(
         Predict,
-        fn_constructor_args=(task, model, device, threads, meter),
+        fn_constructor_args=(task, model, device, threads, source.kept, meter),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pools.predict_workers),

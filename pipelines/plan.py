@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from queue import Queue
 
 import pyarrow as pa
 
-from perceiver_core.config import PerceiverConfig
+from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
-from pipelines.items import Item, open_item
-from pipelines.tasks import Task
+from pipelines.items import Item
+from pipelines.sources import Source
 
 #: One row per span: the windows [first, stop) of one item that belong to one shard. An item that could not be
 #: read has one span without windows and says why; Decode turns it into its quarantine row.
@@ -21,6 +23,8 @@ PLAN = pa.schema(
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("at", pa.string()),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("first", pa.int64(), nullable=False),
         pa.field("stop", pa.int64(), nullable=False),
@@ -29,7 +33,7 @@ PLAN = pa.schema(
     ]
 )
 
-_PROBES_AT_ONCE = 8  # a probe waits for storage, not for a core
+_AHEAD = 64  # probes in flight or waiting for their turn
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,43 @@ class Probed:
     error: ItemError | None
 
 
-def probe_items(items: Iterable[Item], task: Task, config: PerceiverConfig) -> Iterator[Probed]:
-    """Read every item's header; the results come in the items' order, an unreadable item as its error."""
+def list_and_probe(
+    source: Source, decoders: Sequence[Decoder], items: Iterable[Item] | None = None
+) -> Iterator[Probed]:
+    """Read every item's header, as many at once as there are decoders; in the items' order, what is bad as its error.
+
+    Items of tasks that need no header are one window each, and not opened.
+    """
+    idle: Queue[Decoder] = Queue()
+    for decoder in decoders:
+        idle.put(decoder)
+    reader = source.reader()
 
     def probe(item: Item) -> Probed:
+        decoder = idle.get()
         try:
-            with open_item(item.uri) as file:
-                windows, info = task.probe(file, config)
+            with reader.open(asdict(item)) as opened:
+                windows, info = decoder.probe(opened.files)
             return Probed(item, windows, info, None)
         # One row in, its rows or one error out: whatever a stranger's file raises.
         except Exception as error:
             return Probed(item, 0, None, ItemError.of(error, stage="probe"))
+        finally:
+            idle.put(decoder)
 
-    with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:
-        yield from pool.map(probe, items)
+    items = source.items() if items is None else items
+    if not decoders[0].task.probes:
+        yield from (Probed(item, 1, None, None) for item in items)
+        return
+    with ThreadPoolExecutor(len(decoders)) as pool:
+        ahead: deque[Future[Probed]] = deque()  # bounded, however many items there are
+        for item in items:
+            ahead.append(pool.submit(probe, item))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    reader.close()
 
 
 def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
@@ -82,6 +109,8 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
                     "item_id": item.item_id,
                     "version": item.version,
                     "uri": item.uri,
+                    "member": item.member,
+                    "at": item.at,
                     "size": item.size,
                     "first": first,
                     "stop": stop,

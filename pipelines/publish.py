@@ -27,13 +27,15 @@ def finish(
 ) -> Manifest:
     """Make what the run owes out of its parts, and close it; OutputError if they are not all there."""
     files = list(committed(sink).values())
+    commits = [commit for path in files for commit in read_commits(path)] if task.mp4s or sink.staged else []
+    incomplete: set[str] = set()
     if task.mp4s:
-        commits = [commit for path in files for commit in read_commits(path)]
         account(plan, commits)
         incomplete = quarantined_items(sink, commits)
         write_videos(plan, sink, incomplete, workers, progress)
-        if sink.staged:
-            files = publish(sink, files, format, incomplete)
+    if sink.staged:
+        account(plan, commits)
+        files = publish(sink, files, format, incomplete)
     return close(plan, sink, files)
 
 
@@ -86,6 +88,8 @@ def _gathered(parts: Sequence[Path]) -> Iterator[tuple[pa.Table, list[Commit]]]:
 
 def _without_missing(table: pa.Table, incomplete: Collection[str]) -> pa.Table:
     """The table with a null for every MP4 that there is not."""
+    if "mp4" not in table.schema.names:
+        return table
     column = table.schema.get_field_index("mp4")
     gone = pc.is_in(table["item_id"], value_set=pa.array(incomplete, pa.string()))
     return table.set_column(column, "mp4", pc.if_else(gone, None, table["mp4"]))

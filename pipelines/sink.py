@@ -67,7 +67,7 @@ class Sink:
     run_id: str
     attempt: int
     format: Format
-    columns: pa.Schema  #: the task's output schema
+    columns: pa.Schema  #: what is kept of the input, then the task's output schema
     about: str  #: the run's description for the files' metadata, as JSON
     staged: bool = False  #: the parts are not the table: it is published from them in the end
 
@@ -213,7 +213,7 @@ def open_writer(path: Path, schema: pa.Schema, format: Format) -> Any:
 
 def _quarantine_rows(failed: pa.Table, attempt: int) -> pa.Table:
     rows = []
-    for row in failed.select(["item_id", "version", "uri", "first", "stop", "error"]).to_pylist():
+    for row in failed.select([*(field.name for field in ITEM), "first", "stop", "error"]).to_pylist():
         error = ItemError.from_json(row.pop("error"))
         rows.append(
             row

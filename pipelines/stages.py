@@ -4,26 +4,32 @@ Between the stages a shard is one block: first its windows, then one row for eac
 set and the task's columns null.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
-from pipelines.items import open_item
+from pipelines.limits import Limits
 from pipelines.meter import Meter
+from pipelines.sources import Source
 from pipelines.tasks import Task
-from pipelines.tensors import in_flight, is_tensor, pack, unpack
+from pipelines.tensors import in_flight, is_tensor, unpack
 
 #: What every row says of its item, in flight and at rest.
 ITEM = (
     pa.field("item_id", pa.string()),
     pa.field("version", pa.string()),
     pa.field("uri", pa.string()),
+    pa.field("member", pa.string()),
 )
+#: A task's bool column for windows that are only there for their neighbours' sake: predicted, seen by postprocess, and
+#: no rows of the output.
+CONTEXT = "context"
 _ORIGIN = (
     pa.field("shard", pa.int32()),
     *ITEM,
@@ -47,48 +53,44 @@ def split_block(block: pa.Table) -> tuple[pa.Table, pa.Table]:
 class Decode:
     """Opens each span's item and decodes its windows; whatever is wrong with the item becomes its error row."""
 
-    def __init__(self, task: Task, config: PerceiverConfig) -> None:
-        self.task = task
-        self.config = config
-        self.columns = task.input_schema(config)
+    def __init__(self, task: Task, config: PerceiverConfig, source: Source, limits: Limits) -> None:
+        self.reader = source.reader()
+        self.decoder = Decoder(task, config, limits)
+        self.kept = source.kept
+        self.schema = block_schema(pa.schema([*source.kept, *task.input_schema(config)]))
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        spans = shard.to_pylist()
-        room = sum(span["stop"] - span["first"] for span in spans)
-        tensors = {
-            field.name: np.empty((room, *field.type.shape), field.type.value_type.to_pandas_dtype())
-            for field in self.columns
-            if is_tensor(field.type)
-        }  # filled in place: a shard of windows is held once
-        rows: list[dict[str, Any]] = []
+        done: list[pa.RecordBatch] = []
         failed: list[dict[str, Any]] = []
-        for span in spans:
+        for span in shard.to_pylist():
             origin = {field.name: span[field.name] for field in _ORIGIN}
-            start = len(rows)
             try:
-                for window in self._windows(span):
-                    for name, tensor in tensors.items():
-                        tensor[len(rows)] = window[name]
-                    rows.append(origin | {name: v for name, v in window.items() if name not in tensors})
+                done += self._windows(span, origin)
             # One row in, its rows or one error out: whatever a stranger's file raises.
             except Exception as error:
-                del rows[start:]
                 failed.append(origin | {"error": ItemError.of(error, stage="decode").to_json()})
             else:
                 if span["error"]:
                     failed.append(origin | {"error": span["error"]})
-        schema = block_schema(self.columns)
-        good = pa.Table.from_pylist(rows, pa.schema([f for f in schema if f.name not in tensors]))
-        for i, field in enumerate(schema):
-            if field.name in tensors:
-                good = good.add_column(i, field, pack(tensors[field.name][: len(rows)]))
-        return pa.concat_tables([good, pa.Table.from_pylist(failed, schema)])
+        good = pa.Table.from_batches(done, self.schema)
+        return pa.concat_tables([good, pa.Table.from_pylist(failed, self.schema)])
 
-    def _windows(self, span: dict[str, Any]) -> Iterator[Any]:
+    def _windows(self, span: dict[str, Any], origin: dict[str, Any]) -> list[pa.RecordBatch]:
+        """The span's windows as rows of the block: all of them, or none."""
         if span["first"] == span["stop"]:
-            return
-        with open_item(span["uri"]) as file:
-            yield from self.task.preprocess(file, span["info"], span["first"], span["stop"], self.config)
+            return []
+        done = []
+        with self.reader.open(span) as opened:
+            known = origin | opened.kept
+            for batch in self.decoder.windows(opened.files, span["info"], span["first"], span["stop"]):
+                columns = [
+                    batch[field.name]
+                    if field.name in batch.schema.names
+                    else pa.array([known.get(field.name)] * batch.num_rows, field.type)
+                    for field in self.schema
+                ]
+                done.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+        return done
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class ModelPlan:
 class Predict:
     """Runs the model over a shard's windows, in batches of one shape."""
 
-    def __init__(self, task: Task, plan: ModelPlan, device: str, threads: int, meter: Meter) -> None:
+    def __init__(
+        self, task: Task, plan: ModelPlan, device: str, threads: int, kept: pa.Schema, meter: Meter
+    ) -> None:
         import torch
 
         from perceiver_core.checkpoint import load
@@ -119,36 +123,54 @@ class Predict:
         dtype = "float32" if plan.fold else plan.dtype
         plain = load(plan.checkpoint, dtype=dtype, device=device, reference=plan.reference)
         self.model: Any = _folded(plain, getattr(torch, plan.dtype)) if plan.fold else plain
+        self.kept = kept
         self.meter = meter
 
     def __call__(self, block: pa.Table) -> pa.Table:
         config = self.model.config
         windows, failed = split_block(block)
-        inputs = {
-            field.name: unpack(windows[field.name], field.type)
-            if is_tensor(field.type)
-            else windows[field.name].to_numpy()
-            for field in self.task.input_schema(config)
-        }
-        predictions: dict[str, np.ndarray] = {}
+        schema = block_schema(pa.schema([*self.kept, *self.task.output_schema(config)]))
+        if not windows.num_rows:
+            return _as(failed, schema)
+        predictions: dict[str, Any] = {}
         for start in range(0, windows.num_rows, self.plan.batch):
             stop = min(start + self.plan.batch, windows.num_rows)
-            # A short batch is padded with its last window: every call has the same shape.
-            take = np.minimum(np.arange(start, start + self.plan.batch), stop - 1)
-            batch = self.task.predict(self.model, {k: v[take] for k, v in inputs.items()}, self.plan.chunk)
+            inputs = {
+                field.name: _values(windows[field.name].slice(start, stop - start), field.type)
+                for field in self.task.input_schema(config)
+            }
+            batch = self.task.predict(self.model, self._full(inputs, stop - start), self.plan.chunk)
             for name, values in batch.items():
+                if isinstance(values, list):
+                    predictions.setdefault(name, []).extend(values[: stop - start])
+                    continue
                 whole = predictions.setdefault(
                     name, np.empty((windows.num_rows, *values.shape[1:]), values.dtype)
                 )
                 whole[start:stop] = values[: stop - start]
             self.meter.add("predict", stop - start)
-        schema = block_schema(self.task.output_schema(config))
-        if not windows.num_rows:
-            return _as(failed, schema)
         columns = {name: windows[name] for name in windows.column_names}
         columns |= self.task.postprocess(windows, predictions, config)
         good = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
+        if CONTEXT in windows.column_names:
+            good = good.filter(pc.invert(windows[CONTEXT]))
         return pa.concat_tables([good, _as(failed, schema)])
+
+    def _full(self, inputs: dict[str, Any], rows: int) -> dict[str, Any]:
+        """A short batch padded with its last window, so that every call has the same shape; ragged ones have none."""
+        if rows == self.plan.batch or any(isinstance(values, list) for values in inputs.values()):
+            return inputs
+        take = np.minimum(np.arange(self.plan.batch), rows - 1)
+        return {name: values[take] for name, values in inputs.items()}
+
+
+def _values(column: pa.ChunkedArray, type: pa.DataType) -> np.ndarray | list[np.ndarray]:
+    """A column of a batch as the model's side sees it: tensors as one array, ragged ones as a list of flat arrays."""
+    if is_tensor(type):
+        return unpack(column, type)
+    if pa.types.is_large_list(type):
+        return [row.values.to_numpy() for row in column]
+    return column.to_numpy()
 
 
 def _folded(model: Any, dtype: Any) -> Any:

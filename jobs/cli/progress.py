@@ -47,7 +47,7 @@ class BarProgress:
         self.bars = bars
         self.bar: TaskID | None = None
 
-    def stage(self, name: str, total: int, done: int = 0) -> None:
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
         self.bar = self.bars.add_task(name, total=total, completed=done)
 
     def at(self, done: int) -> None:
@@ -60,14 +60,15 @@ class LineProgress:
 
     def __init__(self, every_s: float = _LINE_EVERY_S) -> None:
         self.every_s = every_s
-        self.name, self.total, self.first = "", 0, 0
+        self.name, self.first = "", 0
+        self.total: int | None = None
         self.began = self.said = 0.0
 
-    def stage(self, name: str, total: int, done: int = 0) -> None:
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
         self.name, self.total, self.first = name, total, done
         self.began = self.said = time.monotonic()
         resumed = f", {done} of them done before" if done else ""
-        print(f"{name}: {total}{resumed}", file=sys.stderr, flush=True)
+        print(name if total is None else f"{name}: {total}{resumed}", file=sys.stderr, flush=True)
 
     def at(self, done: int) -> None:
         now = time.monotonic()
@@ -75,8 +76,9 @@ class LineProgress:
             return
         self.said = now
         rate = (done - self.first) / (now - self.began)
-        left = f", {(self.total - done) / rate:.0f} s left" if rate else ""
-        print(f"{self.name}: {done}/{self.total}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+        of = "" if self.total is None else f"/{self.total}"
+        left = f", {(self.total - done) / rate:.0f} s left" if rate and self.total is not None else ""
+        print(f"{self.name}: {done}{of}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
 
 
 class _Rate(ProgressColumn):

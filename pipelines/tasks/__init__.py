@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, ClassVar, Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.contents import Content
+from pipelines.limits import Limits
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import Format
 
@@ -17,7 +18,8 @@ class Task(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: ClassVar[str]
     architectures: ClassVar[tuple[str, ...]]  #: the checkpoints that it runs on
-    suffixes: ClassVar[tuple[str, ...]]  #: what a folder is searched for
+    contents: ClassVar[tuple[tuple[Content, ...], ...]]  #: what it can be given of an item: one of these sets
+    probes: ClassVar[bool]  #: whether an item's header tells how many windows it has; else every item is one
     preview: ClassVar[tuple[str, ...]]  #: the columns that a table in a terminal shows
     reconstructs: ClassVar[bool]  #: video: a contact sheet shows it beside its source
 
@@ -31,33 +33,44 @@ class Task(Protocol):
 
     @property
     def staged(self) -> bool:
-        """Whether the table has no tensors: it is published in the end, and the parts that held them go."""
+        """Whether the parts are not the table: it is published in the end, in few files and without their tensors."""
 
     def check(self, config: PerceiverConfig) -> None:
         """Raise ValueError if the options don't fit the checkpoint."""
 
-    def probe(self, file: BinaryIO, config: PerceiverConfig) -> tuple[int, str]:
+    def batch(self, device: str) -> int:
+        """How many windows a call of the model has, unless the job says otherwise; `device` is cpu or cuda."""
+
+    def probe(
+        self, files: Mapping[str, BinaryIO], config: PerceiverConfig, limits: Limits
+    ) -> tuple[int, str]:
         """Read an item's header: how many windows it has, and what `preprocess` should know of it (JSON)."""
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
-        """The columns of a window, as `preprocess` yields them."""
+        """The columns of a window, as `preprocess` yields them; ragged ones are large lists, their shape beside."""
 
     def output_schema(self, config: PerceiverConfig) -> pa.Schema:
         """The columns that the task adds to an output row."""
 
     def preprocess(
-        self, file: BinaryIO, info: str, first: int, stop: int, config: PerceiverConfig
+        self,
+        files: Mapping[str, BinaryIO],
+        info: str | None,
+        first: int,
+        stop: int,
+        config: PerceiverConfig,
+        limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
-        """Decode the windows [first, stop) of one item on the CPU."""
+        """Decode the windows [first, stop) of one item on the CPU; of an item that was not probed, all there are."""
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
         """How many output points of each of `batch` items a decoder call may have within `budget` bytes."""
 
-    def predict(self, model: Any, batch: Mapping[str, np.ndarray], chunk: int) -> dict[str, np.ndarray]:
-        """Run the model on a batch of windows, on its device; one row out for each row in."""
+    def predict(self, model: Any, batch: Mapping[str, Any], chunk: int) -> dict[str, Any]:
+        """Run the model on a batch of windows, on its device: for each row in a row of an array, or of a list."""
 
     def postprocess(
-        self, windows: pa.Table, predictions: Mapping[str, np.ndarray], config: PerceiverConfig
+        self, windows: pa.Table, predictions: Mapping[str, Any], config: PerceiverConfig
     ) -> dict[str, pa.Array]:
         """Name and null what was predicted for a shard: the columns that windows don't have yet, tensors packed."""
 

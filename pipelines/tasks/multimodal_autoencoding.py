@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.contents import VIDEO, Content
+from pipelines.limits import Limits
 from pipelines.media.info import MediaInfo, probe
 from pipelines.media.windows import WindowShape, count_windows, read_windows
 from pipelines.mp4 import mp4_name
@@ -24,7 +26,8 @@ class MultimodalAutoencoding:
 
     name: ClassVar[str] = "multimodal-autoencoding"
     architectures: ClassVar[tuple[str, ...]] = ("PerceiverForMultimodalAutoencoding",)
-    suffixes: ClassVar[tuple[str, ...]] = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+    contents: ClassVar[tuple[tuple[Content, ...], ...]] = ((VIDEO,),)
+    probes: ClassVar[bool] = True
     preview: ClassVar[tuple[str, ...]] = (
         "window",
         "start_time",
@@ -63,8 +66,13 @@ class MultimodalAutoencoding:
                 f"set options.top_k to at most {config.num_labels}."
             )
 
-    def probe(self, file: BinaryIO, config: PerceiverConfig) -> tuple[int, str]:
-        info = probe(file, stream=self.stream, fps=FPS)
+    def batch(self, device: str) -> int:
+        return 16 if device == "cuda" else 4
+
+    def probe(
+        self, files: Mapping[str, BinaryIO], config: PerceiverConfig, limits: Limits
+    ) -> tuple[int, str]:
+        info = probe(files["video"], stream=self.stream, fps=FPS)
         return count_windows(info, _shape(config)), json.dumps(asdict(info))
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
@@ -92,10 +100,17 @@ class MultimodalAutoencoding:
         )
 
     def preprocess(
-        self, file: BinaryIO, info: str, first: int, stop: int, config: PerceiverConfig
+        self,
+        files: Mapping[str, BinaryIO],
+        info: str | None,
+        first: int,
+        stop: int,
+        config: PerceiverConfig,
+        limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
+        assert info is not None
         media = MediaInfo(**json.loads(info))
-        for window in read_windows(file, media, _shape(config), first, stop, audio=self.audio):
+        for window in read_windows(files["video"], media, _shape(config), first, stop, audio=self.audio):
             yield {
                 "window": window.index,
                 "start_time": window.start_time,

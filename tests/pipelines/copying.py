@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
-from pipelines.items import list_items
+from pipelines.contents import VIDEO
+from pipelines.decoding import Decoder
+from pipelines.limits import Limits
 from pipelines.meter import Meter
-from pipelines.plan import cut_shards, probe_items, shards
+from pipelines.plan import cut_shards, list_and_probe, shards
 from pipelines.sink import Sink, committed, prepare, write_part
+from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import Format
@@ -45,7 +48,7 @@ class SilentMeter(Meter):
 class NoProgress:
     """Shows nothing to nobody."""
 
-    def stage(self, name: str, total: int, done: int = 0) -> None:
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
         return
 
     def at(self, done: int) -> None:
@@ -57,6 +60,7 @@ class ModelLess(Predict):
 
     def __init__(self, task: MultimodalAutoencoding, config: PerceiverConfig) -> None:
         self.task, self.plan, self.meter = task, ModelPlan("", "float32", 4, 1), SilentMeter()
+        self.kept = pa.schema([])
         self.model = SimpleNamespace(config=config)
 
 
@@ -68,23 +72,27 @@ class CopyingRun:
     sink: Sink
     task: Copying
     config: PerceiverConfig
+    source: Files
+    decoder: Decoder
 
     @staticmethod
     def over(
         media: Path, out: Path, video: Any, format: Format = "arrow", shard_windows: int = 3
     ) -> "CopyingRun":
         task, config = Copying(top_k=2, video=video), tiny_config()
-        plan = cut_shards(probe_items(list_items(str(media), task.suffixes), task, config), shard_windows)
+        source, decoder = Files((str(media),), VIDEO), Decoder(task, config, Limits())
+        plan = cut_shards(list_and_probe(source, [decoder]), shard_windows)
         columns, about = task.output_schema(config), json.dumps({"job": "copy"})
         sink = Sink(
             str(out), "run0", 1, "arrow" if task.staged else format, columns, about, staged=task.staged
         )
-        return CopyingRun(plan, sink, task, config)
+        return CopyingRun(plan, sink, task, config, source, decoder)
 
     def commit(self, stop: int | None = None) -> None:
         """Decode, copy and commit every shard that is missing, up to shard `stop`."""
         prepare(self.sink)
-        decode, predict = Decode(self.task, self.config), ModelLess(self.task, self.config)
+        decode = Decode(self.task, self.config, self.source, Limits())
+        predict = ModelLess(self.task, self.config)
         for shard, spans in list(shards(self.plan).items())[:stop]:
             if shard not in committed(self.sink):
                 write_part(predict(decode(spans)), self.sink)

@@ -24,7 +24,7 @@ def panel(name: str = "a.mp4", frames: int = 4, size: tuple[int, int] = (24, 32)
 def sheet_of(run: CopyingRun) -> Path | None:
     run.commit()
     finish(run.plan, run.sink, run.task, run.task.format, 2, NoProgress())
-    return write_contact_sheet(run.plan, run.sink, run.task, run.config)
+    return write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_sources_are_shown_as_the_model_saw_them(
     assert (first.source[0] != first.source[-1]).any()
     before = path.read_bytes()
     drop_staged(run.sink)
-    assert write_contact_sheet(run.plan, run.sink, run.task, run.config) == path
+    assert write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder) == path
     assert path.read_bytes() == before
     path.unlink()
-    again = write_contact_sheet(run.plan, run.sink, run.task, run.config)
+    again = write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
     assert again == (None if video == "mp4" else path)  # its parts are gone: there is nothing to draw from
 
 

@@ -14,12 +14,15 @@ import torch
 from cluster.local import Resources
 from perceiver_core.checkpoint import inspect
 from pipelines import reader
-from pipelines.items import list_items
+from pipelines.contents import VIDEO
+from pipelines.decoding import Decoder
+from pipelines.limits import Limits
 from pipelines.manifest import close
 from pipelines.meter import Meter
-from pipelines.plan import cut_shards, probe_items, shards
+from pipelines.plan import cut_shards, list_and_probe, shards
 from pipelines.pools import fit_pools
 from pipelines.sink import Commit, Sink, committed, prepare
+from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict, block_schema, split_block
 from pipelines.tasks import Task
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
@@ -29,12 +32,13 @@ from tests.conftest import save_tiny
 from tests.pipelines.copying import Copying, SilentMeter
 
 TASK = MultimodalAutoencoding(top_k=2)
+SOURCE = Files((), VIDEO)  # what is read is in the plan
 
 
 def plan_of(media: Path, checkpoint: Path, shard_windows: int) -> tuple[pa.Table, Any]:
     config = inspect(checkpoint).config
-    items = list_items(str(media), TASK.suffixes)
-    return cut_shards(probe_items(items, TASK, config), shard_windows), config
+    decoder = Decoder(TASK, config, Limits())
+    return cut_shards(list_and_probe(Files((str(media),), VIDEO), [decoder]), shard_windows), config
 
 
 def run(
@@ -46,7 +50,8 @@ def run(
     prepare(sink)
     model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
     pools = fit_pools(have.cpus, have.gpus, None, None)
-    dataset = build(list(shards(plan).values()), task, config, model, "cpu", 1, sink, pools, Meter.start())
+    rows = list(shards(plan).values())
+    dataset = build(rows, task, config, SOURCE, Limits(), model, "cpu", 1, sink, pools, Meter.start())
     made = list(commits(dataset))
     close(plan, sink, list(committed(sink).values()))
     return dataset, made
@@ -109,7 +114,7 @@ def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: P
 def test_decode_gives_windows_then_errors(media: Path, checkpoint: Path) -> None:
     plan, config = plan_of(media, checkpoint, shard_windows=64)
     [spans] = shards(plan).values()
-    block = Decode(TASK, config)(spans)
+    block = Decode(TASK, config, SOURCE, Limits())(spans)
     windows, failed = split_block(block)
     assert block.schema.equals(block_schema(TASK.input_schema(config)))
     assert windows["window"].to_pylist() == [*range(8), 0, 1]
@@ -130,7 +135,7 @@ def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
     plan, config = plan_of(folder, checkpoint, shard_windows=64)
     (folder / "long.mp4").write_bytes((media / "long.mp4").read_bytes()[:9000])
     [spans] = shards(plan).values()
-    windows, failed = split_block(Decode(TASK, config)(spans))
+    windows, failed = split_block(Decode(TASK, config, SOURCE, Limits())(spans))
     assert windows["uri"].unique().to_pylist() == [str(folder / "short.mp4")]
     [row] = failed.select(["uri", "first", "stop", "error"]).to_pylist()
     assert (row["uri"], row["first"], row["stop"]) == (str(folder / "long.mp4"), 0, 8)
@@ -140,8 +145,10 @@ def test_an_item_that_breaks_between_plan_and_decode_costs_one_row(
 def test_predict_does_not_depend_on_what_fills_a_batch(media: Path, checkpoint: Path) -> None:
     """Rows of a shard are computed in calls of one shape, so a row is bitwise the same however many follow it."""
     plan, config = plan_of(media, checkpoint, shard_windows=64)
-    block = Decode(TASK, config)(shards(plan)[0]).slice(3, 5)
-    predict = Predict(TASK, ModelPlan(str(checkpoint), "float32", 3, 5000), "cpu", 2, SilentMeter())
+    block = Decode(TASK, config, SOURCE, Limits())(shards(plan)[0]).slice(3, 5)
+    predict = Predict(
+        TASK, ModelPlan(str(checkpoint), "float32", 3, 5000), "cpu", 2, SOURCE.kept, SilentMeter()
+    )
     whole = predict(block)
     assert whole.schema.equals(block_schema(TASK.output_schema(config)))
     for rows in (1, 4):
@@ -167,6 +174,6 @@ def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
 
 def test_the_plan_says_how_the_model_is_opened(checkpoint: Path) -> None:
     plan = ModelPlan(str(checkpoint), "bfloat16", 3, 5000, reference="deepmind")
-    model = Predict(TASK, plan, "cpu", 2, SilentMeter()).model
+    model = Predict(TASK, plan, "cpu", 2, SOURCE.kept, SilentMeter()).model
     assert model.config.reference == "deepmind"
     assert model.dtype == torch.bfloat16

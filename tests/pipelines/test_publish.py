@@ -41,7 +41,7 @@ def end(run: CopyingRun, format: Format | None = None) -> Manifest:
     if manifest is None:
         run.commit()
         manifest = finish(run.plan, run.sink, run.task, format or run.task.format, 2, NoProgress())
-    write_contact_sheet(run.plan, run.sink, run.task, run.config)
+    write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
     drop_staged(run.sink)
     return manifest
 
