@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipelines.limits import STANDARD, Limits
 from pipelines.media.container import MediaError, open_decoder, read_only, seek
 from pipelines.media.resize import Image, centre_square, resize
 
@@ -34,11 +35,17 @@ class Clock:
 
 
 def read_ticks(
-    container: InputContainer, stream: VideoStream, clock: Clock, ticks: range, height: int, width: int
+    container: InputContainer,
+    stream: VideoStream,
+    clock: Clock,
+    ticks: range,
+    height: int,
+    width: int,
+    limits: Limits = STANDARD,
 ) -> Iterator[Image]:
     """The pictures of consecutive ticks; a frame that serves several of them is converted once."""
     read_only(container, stream)
-    open_decoder(stream)
+    open_decoder(stream, limits)
     frames = _frames_for(container, stream, clock, clock.newest(ticks[0]))
     current, following = next(frames, None), next(frames, None)
     image: Image | None = None

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from av.video.stream import VideoStream
 
+from pipelines.limits import STANDARD, Limits
 from pipelines.media.audio import Channel, Samples, read_segment
 from pipelines.media.container import open_container, stream_at
 from pipelines.media.info import MediaInfo
@@ -53,7 +54,14 @@ def count_windows(info: MediaInfo, shape: WindowShape) -> int:
 
 
 def read_windows(
-    file: BinaryIO, info: MediaInfo, shape: WindowShape, first: int, stop: int, *, audio: Channel = "first"
+    file: BinaryIO,
+    info: MediaInfo,
+    shape: WindowShape,
+    first: int,
+    stop: int,
+    *,
+    audio: Channel = "first",
+    limits: Limits = STANDARD,
 ) -> Iterator[Window]:
     """Windows first..stop - 1, bitwise the same whichever of them are asked for."""
     if info.fps != shape.fps:
@@ -64,10 +72,10 @@ def read_windows(
         return
     ticks = range(first * shape.frames, min(stop * shape.frames, info.frames))
     sound_end = _sound_end(info, shape)
-    sound = _read_sound(file, info, shape, first, stop, audio)
-    with open_container(file) as container:
+    sound = _read_sound(file, info, shape, first, stop, audio, limits)
+    with open_container(file, limits) as container:
         stream = stream_at(container, info.video_stream, VideoStream)
-        pictures = read_ticks(container, stream, info.clock(), ticks, shape.height, shape.width)
+        pictures = read_ticks(container, stream, info.clock(), ticks, shape.height, shape.width, limits)
         for index, samples in zip(range(first, stop), sound, strict=True):
             begin = index * shape.frames
             frames = min(shape.frames, info.frames - begin)
@@ -81,7 +89,13 @@ def read_windows(
 
 
 def _read_sound(
-    file: BinaryIO, info: MediaInfo, shape: WindowShape, first: int, stop: int, channel: Channel
+    file: BinaryIO,
+    info: MediaInfo,
+    shape: WindowShape,
+    first: int,
+    stop: int,
+    channel: Channel,
+    limits: Limits,
 ) -> Iterator[Samples]:
     track = info.track()
     segment_samples = SEGMENT * shape.samples
@@ -93,7 +107,8 @@ def _read_sound(
             if index == first or place == 0:
                 begin = segment * segment_samples
                 until = min(begin + segment_samples, end)
-                sound = read_segment(file, track, info.start, shape.sample_rate, begin, until, channel)
+                rate = shape.sample_rate
+                sound = read_segment(file, track, info.start, rate, begin, until, channel, limits)
             part = sound[place * shape.samples : (place + 1) * shape.samples]
             out[: len(part)] = part
         yield out

@@ -72,7 +72,7 @@ class MultimodalAutoencoding:
     def probe(
         self, files: Mapping[str, BinaryIO], config: PerceiverConfig, limits: Limits
     ) -> tuple[int, str]:
-        info = probe(files["video"], stream=self.stream, fps=FPS)
+        info = probe(files["video"], stream=self.stream, fps=FPS, limits=limits)
         return count_windows(info, _shape(config)), json.dumps(asdict(info))
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
@@ -110,7 +110,9 @@ class MultimodalAutoencoding:
     ) -> Iterator[Mapping[str, Any]]:
         assert info is not None
         media = MediaInfo(**json.loads(info))
-        for window in read_windows(files["video"], media, _shape(config), first, stop, audio=self.audio):
+        for window in read_windows(
+            files["video"], media, _shape(config), first, stop, audio=self.audio, limits=limits
+        ):
             yield {
                 "window": window.index,
                 "start_time": window.start_time,
