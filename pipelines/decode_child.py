@@ -159,7 +159,7 @@ def packed(window: Mapping[str, object], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=in_flight(schema))
 
 
-def _files(request: Mapping[str, Any], body: bytearray, channel: Channel) -> dict[str, BinaryIO]:
+def _files(request: Mapping[str, Any], body: bytearray, channel: Channel) -> dict[str, Any]:
     """The item's contents: those that came along, and those that are to be asked for."""
     ends = [0]
     for content in request["files"]:
@@ -167,7 +167,7 @@ def _files(request: Mapping[str, Any], body: bytearray, channel: Channel) -> dic
     return {
         content["name"]: io.BytesIO(memoryview(body)[begin:stop])
         if content["here"]
-        else ParentsFile(channel, content["name"], content["size"])  # type: ignore[dict-item]
+        else ParentsFile(channel, content["name"], content["size"])
         for content, (begin, stop) in zip(request["files"], pairwise(ends), strict=True)
     }
 

@@ -65,9 +65,7 @@ class Decoder:
         request = {"do": "windows", "info": info, "first": first, "stop": stop}
         for answer, body in self._answers(files, request, f"decoding windows {first} to {stop - 1}"):
             if answer["is"] == "window":
-                batch = pa.ipc.read_record_batch(pa.py_buffer(body), schema)
-                batch.validate(full=True)  # it comes from where strangers' bytes were
-                yield batch
+                yield _checked(body, schema)
 
     def close(self) -> None:
         """Stop the process, whatever it is at; another is started if something else is decoded."""
@@ -218,6 +216,20 @@ class _Child:
         size = self._said.seek(0, io.SEEK_END)
         self._said.seek(max(0, size - 4000))
         return self._said.read().decode(errors="replace").strip()
+
+
+def _checked(body: bytearray, schema: pa.Schema) -> pa.RecordBatch:
+    """A window, from where strangers' bytes were."""
+    try:
+        batch = pa.ipc.read_record_batch(pa.py_buffer(body), schema)
+        batch.validate(full=True)
+    except (pa.ArrowException, OSError) as error:  # Arrow's, of a buffer that is shorter than it says
+        raise DecodeCrash(
+            f"the decoder's process sent a window that is none ({error}). Leave the item out of the input, and "
+            "report it: it may have been made for that.",
+            digest_of_places(["DecodeCrash", "window"]),
+        ) from error
+    return batch
 
 
 def _read(file: BinaryIO, offset: int, length: int) -> bytes:

@@ -161,7 +161,7 @@ def long(path: Path) -> None:
 
 
 def big(path: Path) -> None:
-    clip(frames=60, codec="ffv1", pixel_format="bgr0", size=(320, 240), gop=1)(path)
+    clip(frames=40, codec="ffv1", pixel_format="bgr0", size=(640, 480), gop=1)(path)
 
 
 STRANGE = [

@@ -96,9 +96,7 @@ def rummage(_: BinaryIO) -> dict[str, Any]:
         "modules": sorted(sys.modules),
         "core": resource.getrlimit(resource.RLIMIT_CORE),
         "open files": resource.getrlimit(resource.RLIMIT_NOFILE),
-        "open": sorted(
-            os.readlink(f"/proc/self/fd/{n}").split(":")[0] for n in os.listdir("/proc/self/fd")[:-1]
-        ),
+        "open": sorted(os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")),
         "session": os.getsid(0) == os.getpid(),
     }
 
