@@ -184,8 +184,8 @@ def test_huge_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LimitError) as error:
         probe(load(path), limits=Limits(pixels=640 * 480 - 1))
     assert str(error.value) == (
-        "pixels of a frame in stream 0: they are more than the 307,199 that limits.pixels allows, or the file does "
-        "not say how many. Raise limits.pixels if the item is to be trusted."
+        "pixels of a frame in stream 0: 307,200 are more than the 307,199 that limits.pixels allows. Raise "
+        "limits.pixels if the item is to be trusted."
     )
     assert probe(load(path), limits=Limits(pixels=640 * 480)).width == 640
 
