@@ -17,7 +17,7 @@ from tests.clips import add_audio, encode_sound, tone, write_clip
 
 #: What the folder is read with: lower than by default, so that what passes them is quickly made.
 LIMITS = Limits(
-    bytes=5 << 20, pixels=1 << 24, frames=50_000, duration=3600, streams=8, seconds=60, memory=192 << 20
+    bytes=2 << 20, pixels=1 << 24, frames=50_000, duration=3600, streams=8, seconds=60, memory=192 << 20
 )
 
 
@@ -88,13 +88,23 @@ def damaged(path: Path) -> None:
 
 
 def large(path: Path) -> None:
-    """8192x8192, in a few kilobytes."""
-    _write_frames(path, "mjpeg", [_grey(8192, 8192)])
+    """Its headers say 8192x8192, the container's and the picture's."""
+    write_clip(path, frames=3, size=(70, 50), codec="mjpeg", pixel_format="yuvj420p")
+    data, side = path.read_bytes(), (8192).to_bytes(2)
+    assert data.count(b"\0\x46\0\x32") == 1
+    assert data.count(b"\0\x32\0\x46") == 3
+    path.write_bytes(data.replace(b"\0\x46\0\x32", 2 * side).replace(b"\0\x32\0\x46", 2 * side))
 
 
 def hungry(path: Path) -> None:
     """Within the limit of pixels: every frame takes 24 MB, its RGB 48."""
-    _write_frames(path, "libx264", [_grey(4000, 4000, 20 * n, n) for n in range(6)])
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", "threads": "1"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 4000, 4000, "yuv420p"
+        for n in range(6):
+            out.mux(stream.encode(_grey(4000, 4000, 20 * n, n)))
+        out.mux(stream.encode(None))
 
 
 def _grey(width: int, height: int, level: int = 128, pts: int = 0) -> av.VideoFrame:
@@ -103,18 +113,6 @@ def _grey(width: int, height: int, level: int = 128, pts: int = 0) -> av.VideoFr
         plane.update(bytes([level if plane.width == width else 128]) * plane.buffer_size)
     frame.pts = pts
     return frame
-
-
-def _write_frames(path: Path, codec: str, frames: list[av.VideoFrame]) -> None:
-    options = {"preset": "ultrafast", "threads": "1"} if codec == "libx264" else {}
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=25, options=options)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height = frames[0].width, frames[0].height
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for frame in frames:
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
 
 
 def many_frames(path: Path) -> None:
@@ -160,7 +158,7 @@ def long(path: Path) -> None:
 
 
 def big(path: Path) -> None:
-    clip(frames=40, codec="ffv1", pixel_format="bgr0", size=(640, 480), gop=1)(path)
+    clip(frames=60, codec="ffv1", pixel_format="bgr0", size=(320, 240), gop=1)(path)
 
 
 STRANGE = [
