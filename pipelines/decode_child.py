@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -114,18 +115,20 @@ def serve(tasks: Sequence[type[Task]]) -> None:
     task = TypeAdapter(kind).validate_python(hello["options"])
     config = PerceiverConfig.from_dict(hello["config"])
     limits = Limits(**hello["limits"])
-    _confine(limits)
+    ample = _confine(limits) + limits.memory * 2 // 3
     channel.send({"is": "ready"})
     while True:
         try:
             request, body = channel.receive(most=sys.maxsize)
         except GoneError:
             return
+        before = _peak()
         try:
             for head, batch in _answers(request, _files(request, body, channel), task, config, limits):
                 channel.send(head, *(() if batch is None else (batch.serialize(),)))
         except Exception as error:
-            starved = any(_is_memory(one) for one in _causes(error))
+            # FFmpeg's decoders may call it invalid data where they got no memory.
+            starved = any(_is_memory(one) for one in _causes(error)) or before < _peak() > ample
             told = {"kind": type(error).__name__, "message": str(error), "digest": digest_of(error)}
             channel.send({"is": "error", "starved": starved} | told)
 
@@ -183,8 +186,8 @@ def _die_with_parent(lifeline: int) -> None:
         os._exit(0)
 
 
-def _confine(limits: Limits) -> None:
-    """Limit this process, for good."""
+def _confine(limits: Limits) -> int:
+    """Limit this process, for good; returns the bytes of addresses that it has already."""
     started = psutil.Process().memory_info().vms
     for what, most in (
         (resource.RLIMIT_AS, started + limits.memory),
@@ -195,6 +198,14 @@ def _confine(limits: Limits) -> None:
         _, hard = resource.getrlimit(what)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (allowed, allowed))
+    return started
+
+
+def _peak() -> int:
+    """Bytes of addresses that this process had at its highest."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith("VmPeak:")]
+    return int(line.split()[1]) << 10
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

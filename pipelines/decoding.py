@@ -101,6 +101,7 @@ class Decoder:
                 elif lost:
                     continue
                 elif answer["is"] == "error":
+                    whole = not answer["starved"]  # one that was short of memory is not used again
                     raise _raised(answer, self.limits, doing)
                 else:
                     yield answer, body
@@ -146,6 +147,7 @@ class _Child:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         environment["OMP_NUM_THREADS"] = environment["OPENBLAS_NUM_THREADS"] = "1"
+        environment["MALLOC_ARENA_MAX"] = "1"  # a second one reserves 64 MB of addresses
         # A bounded pool: by default Arrow reserves a gigabyte of addresses, which are limited.
         environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
         self.channel = Channel(ours)

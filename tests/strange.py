@@ -17,7 +17,7 @@ from tests.clips import add_audio, encode_sound, tone, write_clip
 
 #: What the folder is read with: lower than by default, so that what passes them is quickly made.
 LIMITS = Limits(
-    bytes=2 << 20, pixels=1 << 24, frames=50_000, duration=3600, streams=8, seconds=60, memory=192 << 20
+    bytes=2 << 20, pixels=1 << 24, frames=50_000, duration=3600, streams=8, seconds=60, memory=160 << 20
 )
 
 
@@ -210,7 +210,7 @@ STRANGE = [
         "hungry.mp4",
         hungry,
         error="DecodeMemory",
-        message=r"needs more than the 201,326,592 bytes",
+        message=r"needs more than the 167,772,160 bytes",
         stage="decode",
     ),
 ]

@@ -143,7 +143,7 @@ def test_it_has_no_secrets_and_little_else(decoder: Decoder, monkeypatch: pytest
     assert "canary" not in json.dumps(found)
     assert found["environment"].keys() <= {
         "PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONHOME", "PYTHONPATH",
-        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_DEFAULT_MEMORY_POOL",
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "ARROW_DEFAULT_MEMORY_POOL",
     }  # fmt: skip
     assert not {"torch", "ray", "fsspec"} & set(found["modules"])
     assert (found["core"], found["open files"], found["session"]) == ([0, 0], [64, 64], True)
