@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -105,8 +106,9 @@ class FoldedFlow(FoldedImageModel):
             latents.to(self.attention_dtype), latents.shape[-1:], eps=self.eps
         )  # (L, D)
         of_content, tables, fixed = part.for_scores(self.keys(z))
-        constant = (self.key_bias(z)[:, 0]).contiguous()  # (L,)
-        tables[0] = tables[0] + fixed
+        # One row for each entry of each axis, and the query's bias: a token's scores are a sum of axes + 1 of them.
+        table = torch.cat([tables[0] + fixed, *tables[1:], self.key_bias(z).T])  # (sum of n + 1, L)
+        starts = [0, *accumulate(rows.shape[0] for rows in tables)]
         values = self.values(z)  # (L, C)
         common = values.mean(0) if self.dtype != self.attention_dtype else values.new_zeros(())
         # Shares of the latents sum to 1, so what all values have in common need not go through a product that rounds:
@@ -115,10 +117,13 @@ class FoldedFlow(FoldedImageModel):
         inverse = part.inverse_deviations(raw)  # (N,)
         limit = BLOCK[out.device.type]
         for piece, flow in zip(*(x.split(min(chunk_size or limit, limit)) for x in (rows, out)), strict=True):
-            scores = linear(raw[piece], of_content)  # (M, L)
-            for table, entry in zip(tables, torch.unravel_index(piece, part.grid), strict=True):
-                scores.add_(table.index_select(0, entry))
-            torch.addcmul(constant, scores, inverse[piece, None], out=scores)
+            entries = (*torch.unravel_index(piece, part.grid), torch.zeros_like(piece))
+            bags = torch.stack([entry + start for entry, start in zip(entries, starts, strict=True)], dim=1)
+            shares = inverse[piece, None].expand_as(bags).clone()  # (M, axes + 1)
+            shares[:, -1] = 1
+            # One pass over (M, L) where gathers, sums and the division take six.
+            scores = nn.functional.embedding_bag(bags, table, mode="sum", per_sample_weights=shares)  # (M, L)
+            scores.addmm_(raw[piece] * inverse[piece, None], of_content.T)
             torch.softmax(scores, dim=1, out=scores)
             y = linear(scores.to(self.dtype), values) + common  # (M, C), float32 at least
             hidden = self.activation(
