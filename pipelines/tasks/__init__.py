@@ -8,6 +8,7 @@ import pyarrow as pa
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import Content
 from pipelines.limits import Limits
+from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import Format
 
@@ -75,7 +76,7 @@ class Task(Protocol):
         """Name and null what was predicted for a shard: the columns that windows don't have yet, tensors packed."""
 
 
-TASKS: tuple[type[Task], ...] = (MultimodalAutoencoding,)
+TASKS: tuple[type[Task], ...] = (MultimodalAutoencoding, MaskedLM)
 
 
 def task_named(name: str) -> type[Task]:
