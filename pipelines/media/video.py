@@ -54,6 +54,13 @@ def read_ticks(
         yield image
 
 
+def read_from(container: InputContainer, stream: VideoStream, clock: Clock, pts: int) -> Iterator[VideoFrame]:
+    """The source's own frames from this timestamp on, the same whichever it is."""
+    read_only(container, stream)
+    open_decoder(stream)
+    return (frame for frame in _frames_for(container, stream, clock, pts) if _pts(frame) >= pts)
+
+
 def upright(frame: VideoFrame) -> Image:
     """RGB by the frame's own colour matrix and range, turned as a player would show it."""
     image = frame.to_ndarray(format="rgb24", threads=1)
