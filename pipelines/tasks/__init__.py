@@ -1,7 +1,7 @@
 """The tasks: what a model does to one item. One file each; this tuple is the whole list."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -10,7 +10,12 @@ from pipelines.contents import Content
 from pipelines.limits import Limits
 from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
+from pipelines.tasks.optical_flow import OpticalFlow
+from pipelines.tasks.text_classification import TextClassification
 from pipelines.tensors import Format
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 class Task(Protocol):
@@ -29,8 +34,8 @@ class Task(Protocol):
         """The format of the output, unless the job says otherwise."""
 
     @property
-    def mp4s(self) -> bool:
-        """Whether every item becomes an MP4 in the end; the rows' column mp4 names it."""
+    def assembly(self) -> "Assembly | None":
+        """What is made of the committed parts in the end, beside the table; a column of the rows names its files."""
 
     @property
     def staged(self) -> bool:
@@ -76,7 +81,7 @@ class Task(Protocol):
         """Name and null what was predicted for a shard: the columns that windows don't have yet, tensors packed."""
 
 
-TASKS: tuple[type[Task], ...] = (MultimodalAutoencoding, MaskedLM)
+TASKS: tuple[type[Task], ...] = (MultimodalAutoencoding, OpticalFlow, MaskedLM, TextClassification)
 
 
 def task_named(name: str) -> type[Task]:

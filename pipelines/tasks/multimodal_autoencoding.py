@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from pipelines.media.info import MediaInfo, probe
 from pipelines.media.windows import WindowShape, count_windows, read_windows
 from pipelines.mp4 import mp4_name
 from pipelines.tensors import Format, pack
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 FPS = 25  # as published
 _AUDIO_CHANNELS = 385  # of the audio query's Fourier features, the widest but for the label's
@@ -52,8 +55,13 @@ class MultimodalAutoencoding:
         return "parquet" if self.staged else "arrow"  # Arrow's layout is for tensors, Parquet's for queries
 
     @property
-    def mp4s(self) -> bool:
-        return self.video != "tensors"
+    def assembly(self) -> "Assembly | None":
+        if self.video == "tensors":
+            return None
+        from pipelines.assembly import Assembly
+        from pipelines.videos import write_videos
+
+        return Assembly("video", write_videos)
 
     @property
     def staged(self) -> bool:
@@ -95,7 +103,7 @@ class MultimodalAutoencoding:
                 pa.field("scores", pa.list_(pa.float32())),
                 pa.field("video_psnr", pa.float32()),
                 pa.field("audio_psnr", pa.float32()),
-                *([_MP4] if self.mp4s else []),
+                *([_MP4] if self.video != "tensors" else []),
             ]
         )
 
@@ -166,7 +174,7 @@ class MultimodalAutoencoding:
         sounding = np.asarray(windows["samples"]) > 0  # no sound: zeros went in, nulls come out
         names = np.array([config.id2label[i] for i in range(config.num_labels)])
         named = {}
-        if self.mp4s:
+        if self.video != "tensors":
             items = zip(windows["uri"].to_pylist(), windows["item_id"].to_pylist(), strict=True)
             named["mp4"] = pa.array([mp4_name(uri, item_id) for uri, item_id in items], pa.string())
         return named | {
