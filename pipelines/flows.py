@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,9 @@ from pipelines.meter import Progress
 from pipelines.mp4 import safe_stem
 from pipelines.reader import rows
 from pipelines.sink import OutputError, Sink, committed, create_if_absent
+from pipelines.tasks.optical_flow import Kind
 
 Flow = npt.NDArray[np.float32]  # (H, W, 2): dx to the right, dy downwards, in pixels
-Kind = Literal["png", "flo"]
 
 FOLDER = "flow"
 _MAGIC = np.float32(202021.25)  # "PIEH" as little-endian float32, which a reader checks the byte order by
@@ -41,8 +40,8 @@ def in_colour(flow: Flow, longest: float | None = None) -> npt.NDArray[np.uint8]
     What is longer is darkened; what is no number is black.
     """
     wheel = _wheel()
-    known = np.isfinite(flow).all(-1)  # (H, W)
-    dx, dy = np.where(known[..., None], flow, 0).astype(np.float64).transpose(2, 0, 1)
+    known = np.isfinite(flow).all(-1, keepdims=True)  # (H, W, 1)
+    dx, dy = np.where(known, flow, 0).astype(np.float64).transpose(2, 0, 1)
     length = np.hypot(dx, dy)  # (H, W)
     length /= (float(length.max()) if longest is None else longest) or 1.0
     place = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * (len(wheel) - 1)
@@ -51,7 +50,7 @@ def in_colour(flow: Flow, longest: float | None = None) -> npt.NDArray[np.uint8]
     hue = (1 - part) * wheel[before] + part * wheel[(before + 1) % len(wheel)]  # (H, W, 3), in [0, 1]
     length = length[..., None]
     colour = np.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
-    return (255 * colour * known[..., None]).astype(np.uint8)
+    return (255 * colour * known).astype(np.uint8)
 
 
 def write_flo(path: Path, flow: Flow) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _COLOURS, _VECTOR = 2 * 3, 2 * 4  # bytes of a pixel of a pair, and of its flow
 _POINT = 4 * (54 + 64 + 322)  # bytes of a pixel in the model: its patches, their convolution, its token
+Kind = Literal["png", "flo"]
 _HELD = 64  # frames that wait for their partners, at most
 
 
@@ -73,7 +74,7 @@ class OpticalFlow:
 
     @property
     def assembly(self) -> "Assembly | None":
-        kinds = [kind for kind in ("png", "flo") if getattr(self, kind)]
+        kinds = self._kinds
         if not kinds:
             return None
         from pipelines.assembly import Assembly
@@ -117,7 +118,7 @@ class OpticalFlow:
         )  # 2 * H * W * 3, or of a tile
 
     def output_schema(self, config: PerceiverConfig) -> pa.Schema:
-        names = {
+        names: dict[Kind, str] = {
             "png": "the picture of the pair's flow, relative to the output",
             "flo": "the pair's .flo file, relative to the output",
         }
@@ -130,7 +131,7 @@ class OpticalFlow:
                     "how far each pixel of the first frame has moved in the second, in pixels: by rows, dx to the "
                     "right and dy downwards; reshape to (height, width, 2)",
                 ),
-                *(column(kind, pa.string(), help) for kind, help in names.items() if getattr(self, kind)),
+                *(column(kind, pa.string(), names[kind]) for kind in self._kinds),
             ]
         )
 
@@ -143,6 +144,7 @@ class OpticalFlow:
         config: PerceiverConfig,
         limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
+        pairs: Iterator[tuple[int, float | None, Image, Image]]
         if "video" in files:
             assert info is not None
             known = json.loads(info)
@@ -195,10 +197,15 @@ class OpticalFlow:
         values = np.concatenate([np.empty(0, np.float32), *(flow.reshape(-1) for flow in flows)])
         columns = {"flow": pa.LargeListArray.from_arrays(ends, values)}
         rows = windows.select(["uri", "item_id", "window"]).to_pylist()
-        for kind in ("png", "flo"):
-            if getattr(self, kind):
-                columns[kind] = pa.array([flow_name(**row, kind=kind) for row in rows], pa.string())
+        for kind in self._kinds:
+            columns[kind] = pa.array([flow_name(**row, kind=kind) for row in rows], pa.string())
         return columns
+
+    @property
+    def _kinds(self) -> list[Kind]:
+        """The files that are made of every pair."""
+        wanted: dict[Kind, bool] = {"png": self.png, "flo": self.flo}
+        return [kind for kind in wanted if wanted[kind]]
 
     def _info(self, height: int, width: int, config: PerceiverConfig, **more: Any) -> str:
         """What a probe tells, with what its windows weigh."""
@@ -207,7 +214,7 @@ class OpticalFlow:
 
     def _pairs(
         self, file: BinaryIO, index: FrameIndex, first: int, stop: int
-    ) -> Iterator[tuple[int, float, Image, Image]]:
+    ) -> Iterator[tuple[int, float | None, Image, Image]]:
         """Number, seconds and frames of the pairs [first, stop) of a video."""
         firsts = range(first * self.every, stop * self.every, self.every)
         wanted = sorted({*firsts, *(number + self.stride for number in firsts)})
