@@ -95,14 +95,13 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int, shard_bytes: int | 
     rows: list[dict[str, object]] = []
     shard, used = 0, 0
     for one in probed:
-        weight = _weight(one.info, shard_windows, shard_bytes)
-        step = shard_windows // weight
+        step, weight = _most_windows(one.info, shard_windows, shard_bytes)
         fits = max(one.windows, 1) <= step
         if used and not (fits and used + max(one.windows, 1) * weight <= shard_windows):
             shard, used = shard + 1, 0
         for first in range(0, max(one.windows, 1), step):
             stop = min(first + step, one.windows)
-            if used + max(stop - first, 1) * weight > shard_windows:
+            if used and used + max(stop - first, 1) * weight > shard_windows:
                 shard, used = shard + 1, 0
             used += max(stop - first, 1) * weight
             item = one.item
@@ -126,10 +125,12 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int, shard_bytes: int | 
     return pa.Table.from_pylist(rows, schema=PLAN)
 
 
-def _weight(info: str | None, shard_windows: int, shard_bytes: int | None) -> int:
-    """How many windows of a shard one of this item stands for."""
-    bytes_ = json.loads(info).get("window_bytes", 0) if info and shard_bytes else 0
-    return max(1, min(shard_windows, -(-shard_windows * bytes_ // (shard_bytes or 1))))
+def _most_windows(info: str | None, shard_windows: int, shard_bytes: int | None) -> tuple[int, int]:
+    """How many windows of this item a shard holds, and how many usual ones each of them stands for."""
+    size = json.loads(info).get("window_bytes", 0) if info and shard_bytes else 0
+    if not size or not shard_bytes:
+        return shard_windows, 1
+    return max(1, min(shard_windows, shard_bytes // size)), -(-shard_windows * size // shard_bytes)
 
 
 def digest(plan: pa.Table) -> str:

@@ -102,7 +102,7 @@ class OpticalFlow:
     ) -> tuple[int, str]:
         if "video" not in files:
             height, width = image_size(files[PAIR[0].name], limits)
-            return 1, self._info(height, width, config)
+            return 1, self._info({"height": height, "width": width}, config)
         index = index_frames(files["video"], limits, stream=self.stream)
         if index.frames <= self.stride:
             raise MediaError(
@@ -110,7 +110,7 @@ class OpticalFlow:
                 f"{index.frames}; leave it out of the input"
             )
         pairs = (index.frames - 1 - self.stride) // self.every + 1
-        return pairs, self._info(index.height, index.width, config, **asdict(index))
+        return pairs, self._info(asdict(index), config)
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
         return pa.schema(
@@ -207,10 +207,11 @@ class OpticalFlow:
         wanted: dict[Kind, bool] = {"png": self.png, "flo": self.flo}
         return [kind for kind in wanted if wanted[kind]]
 
-    def _info(self, height: int, width: int, config: PerceiverConfig, **more: Any) -> str:
-        """What a probe tells, with what its windows weigh."""
+    def _info(self, known: dict[str, Any], config: PerceiverConfig) -> str:
+        """What a probe learnt, with what each window weighs."""
+        height, width = known["height"], known["width"]
         rows, columns = config.train_size if self.fit == "resize" else (height, width)
-        return json.dumps({"window_bytes": rows * columns * _COLOURS + height * width * _VECTOR, **more})
+        return json.dumps(known | {"window_bytes": rows * columns * _COLOURS + height * width * _VECTOR})
 
     def _pairs(
         self, file: BinaryIO, index: FrameIndex, first: int, stop: int
