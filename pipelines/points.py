@@ -1,4 +1,4 @@
-"""Output points of the multimodal model as a job says them, and what a row has of them: dense, or indices and values."""
+"""Output points of the multimodal model as a job says them; in rows they are dense, or indices and values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
