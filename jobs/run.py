@@ -263,7 +263,7 @@ def _shard_windows(columns: pa.Schema) -> int:
         for field in columns
         if is_tensor(field.type)
     )
-    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // window))
+    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // max(1, window)))
 
 
 def _check_budget(job: JobSpec, sink: Sink, commit: Commit) -> None:

@@ -102,7 +102,10 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
 
 def _binary_field(field: pa.Field) -> pa.Field:
     dtype = np.dtype(field.type.value_type.to_pandas_dtype())
-    metadata = {_DTYPE: dtype.name.encode(), _SHAPE: json.dumps(list(field.type.shape)).encode()}
+    metadata = (field.metadata or {}) | {
+        _DTYPE: dtype.name.encode(),
+        _SHAPE: json.dumps(list(field.type.shape)).encode(),
+    }
     return pa.field(field.name, pa.binary(_size(field.type)), field.nullable, metadata)
 
 

@@ -9,6 +9,7 @@ from perceiver_core.config import PerceiverConfig
 from pipelines.contents import Content
 from pipelines.limits import Limits
 from pipelines.tasks.image_classification import ImageClassification
+from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tasks.video_classification import VideoClassification
 from pipelines.tensors import Format
@@ -87,6 +88,7 @@ TASKS: tuple[type[Task], ...] = (
     MultimodalAutoencoding,
     VideoClassification,
     ImageClassification,
+    MaskedLM,
 )
 
 
