@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.describing import column
 from pipelines.limits import Limits
 from pipelines.media.audio import Channel
 from pipelines.media.info import MediaInfo, probe
@@ -20,14 +21,21 @@ FPS = 25  # as published
 
 #: What every window of a video says of itself; the last one of an item is padded, and counts what is real.
 WINDOW = (
-    pa.field("window", pa.int64()),
-    pa.field("start_time", pa.float64()),  # seconds since the item's first frame
-    pa.field("frames", pa.int32()),
-    pa.field("samples", pa.int32()),
+    column("window", pa.int64(), "which of the video's windows"),
+    column("start_time", pa.float64(), "seconds from the video's first frame to the window's"),
+    column("frames", pa.int32(), "how many are the video's; the rest of the last window repeats its last"),
+    column("samples", pa.int32(), "how many are the video's; the rest of the window is silence"),
 )
 
 #: Where in a letterboxed window's frames the picture is, in pixels; the rest are black bars.
-BOX = tuple(pa.field(f"picture_{side}", pa.int32()) for side in ("top", "left", "height", "width"))
+BOX = tuple(
+    column(
+        f"picture_{side}",
+        pa.int32(),
+        f"{side} of the picture in the window's frames, in pixels; the rest is bars",
+    )
+    for side in ("top", "left", "height", "width")
+)
 
 
 def window_shape(config: PerceiverConfig, overlap: int = 0) -> WindowShape:
@@ -42,14 +50,14 @@ def window_shape(config: PerceiverConfig, overlap: int = 0) -> WindowShape:
     )
 
 
-def input_schema(config: PerceiverConfig, fit: Fit = "crop", overlap: int = 0) -> pa.Schema:
+def input_schema(config: PerceiverConfig, fit: Fit = "crop", context: bool = False) -> pa.Schema:
     shape = window_shape(config)
     size = [shape.frames, shape.height, shape.width, 3]
     return pa.schema(
         [
             *WINDOW,
             *(BOX if fit == "letterbox" else ()),
-            *([pa.field("context", pa.bool_())] if overlap else []),  # stages.CONTEXT
+            *([pa.field("context", pa.bool_())] if context else []),  # stages.CONTEXT
             pa.field("video", pa.fixed_shape_tensor(pa.uint8(), size)),
             pa.field("audio", pa.fixed_shape_tensor(pa.float32(), [shape.samples])),
         ]
@@ -70,22 +78,21 @@ def video_windows(
     first: int,
     stop: int,
     audio: Channel,
-    config: PerceiverConfig,
-    limits: Limits,
+    shape: WindowShape,
     fit: Fit = "crop",
-    overlap: int = 0,
+    context: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The windows [first, stop) of a video that was probed, by the columns of input_schema.
 
-    With an overlap the windows before and after are there too, as context: what they share is a blend of both.
+    With `context` the windows before and after are there, too: what windows share is a blend of both.
     """
     assert info is not None
-    media, shape = MediaInfo(**json.loads(info)), window_shape(config, overlap)
+    media = MediaInfo(**json.loads(info))
     box = zip((field.name for field in BOX), shown_in(media, shape), strict=True)
     more: dict[str, Any] = dict(box) if fit == "letterbox" else {}
-    begin, end = (max(first - 1, 0), min(stop + 1, count_windows(media, shape))) if overlap else (first, stop)
+    begin, end = (max(first - 1, 0), min(stop + 1, count_windows(media, shape))) if context else (first, stop)
     for window in read_windows(file, media, shape, begin, end, audio=audio, fit=fit):
-        if overlap:
+        if context:
             more["context"] = not first <= window.index < stop
         yield more | {
             "window": window.index,

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
 from perceiver_core.images import IMAGENET_MEAN, IMAGENET_STD
 from perceiver_core.pixels import center_crop, resize
+from pipelines.describing import column
 from pipelines.media.container import MediaError
 from pipelines.media.resize import Fit, picture_box
 
@@ -20,6 +22,12 @@ ARCHITECTURES = (
     "PerceiverForImageClassificationLearned",
     "PerceiverForImageClassificationFourier",
     "PerceiverForImageClassificationConvProcessing",
+)
+
+#: What every row says of its image.
+SIZE = (
+    column("height", pa.int32(), "of the image as shown, in pixels"),
+    column("width", pa.int32(), "of the image as shown, in pixels"),
 )
 
 _SIZE, _CROP = (224, 224), (256, 256)  # as published: 7/8 of the shorter side become 224 x 224

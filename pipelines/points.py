@@ -9,11 +9,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.describing import column
 from pipelines.labels import most_likely
 
+#: How a job says them.
+CHOICES = "all, {grid: s}, {frames: [...]}, {region: [top, left, height, width]}, the last two, or {random: k, seed: s}"
 Output = Literal["video", "audio", "labels"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 
+_MEANINGS = {
+    "video": "pixels, RGB from 0 to 255: (frames, height, width, 3), or (points, 3) where they are no box",
+    "video_indices": "where each pixel is in the window: its flat (t, y, x) index",
+    "audio": "samples from -1 to 1; null where the item has no sound",
+    "audio_indices": "which patches of samples there are, counted from the window's first",
+}
 _AUDIO_CHANNELS = 385  # of the audio query's Fourier features, the widest but for the label's
 
 
@@ -37,10 +46,7 @@ class Points:
         if self.frames is not None or self.region is not None:
             chosen.append("frames or region")
         if len(chosen) != 1:
-            raise ValueError(
-                "points must be all, {grid: s}, {frames: [...]}, {region: [top, left, height, width]}, both of these, "
-                f"or {{random: k, seed: s}}; got {' and '.join(chosen) or 'none of them'}."
-            )
+            raise ValueError(f"points must be {CHOICES}; got {' and '.join(chosen) or 'none of them'}.")
         if self.seed is not None and self.random is None:
             raise ValueError("points: seed is that of random: k; leave it out, or choose random points.")
 
@@ -153,4 +159,4 @@ def chunk_of(
 
 
 def _tensor(name: str, type: pa.DataType, shape: Sequence[int]) -> pa.Field:
-    return pa.field(name, pa.fixed_shape_tensor(type, list(shape)))
+    return column(name, pa.fixed_shape_tensor(type, list(shape)), _MEANINGS[name])

@@ -8,7 +8,9 @@ import pyarrow as pa
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import Content
 from pipelines.limits import Limits
+from pipelines.tasks.decode import Decode
 from pipelines.tasks.image_classification import ImageClassification
+from pipelines.tasks.latents import Latents
 from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tasks.video_classification import VideoClassification
@@ -89,6 +91,8 @@ TASKS: tuple[type[Task], ...] = (
     VideoClassification,
     ImageClassification,
     MaskedLM,
+    Latents,
+    Decode,
 )
 
 

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import IMAGE, Content
+from pipelines.describing import option
 from pipelines.labels import LABELS, check_labels, check_options, most_likely, named
 from pipelines.limits import Limits
 from pipelines.media.images import decode_image
 from pipelines.media.resize import Fit
-from pipelines.pictures import ARCHITECTURES, fitted, normalised, picture_size
+from pipelines.pictures import ARCHITECTURES, SIZE, fitted, normalised, picture_size
 from pipelines.tensors import Format
 
 
@@ -28,10 +29,10 @@ class ImageClassification:
     preview: ClassVar[tuple[str, ...]] = ("width", "height", "labels", "scores")
     reconstructs: ClassVar[bool] = False
 
-    top_k: int = 5  #: how many labels an image gets at most
-    threshold: float = 0.0  #: labels with a lower score are left out
-    fit: Fit = "crop"  #: the centre, as published, or all of the picture between black bars
-    csv: bool = False  #: labels.csv in the output's folder, to look through
+    top_k: int = option(5, "how many labels an image gets at most")
+    threshold: float = option(0.0, "labels with a lower score are left out")
+    fit: Fit = option("crop", "the centre, as published, or all of the picture between black bars")
+    csv: bool = option(False, "labels.csv in the output's folder, to look through")
 
     def __post_init__(self) -> None:
         check_options(self.top_k, self.threshold)
@@ -61,10 +62,10 @@ class ImageClassification:
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
         height, width = picture_size(config)
-        return pa.schema([*_SIZE, pa.field("image", pa.fixed_shape_tensor(pa.uint8(), [height, width, 3]))])
+        return pa.schema([*SIZE, pa.field("image", pa.fixed_shape_tensor(pa.uint8(), [height, width, 3]))])
 
     def output_schema(self, config: PerceiverConfig) -> pa.Schema:
-        return pa.schema([*_SIZE, *LABELS])
+        return pa.schema([*SIZE, *LABELS])
 
     def preprocess(
         self,
@@ -97,7 +98,3 @@ class ImageClassification:
         self, windows: pa.Table, predictions: Mapping[str, np.ndarray], config: PerceiverConfig
     ) -> dict[str, pa.Array]:
         return named(predictions["labels"], predictions["scores"], self.threshold, config)
-
-
-#: Of the image as shown, in pixels.
-_SIZE = (pa.field("height", pa.int32()), pa.field("width", pa.int32()))

@@ -11,12 +11,14 @@ from perceiver_core.config import PerceiverConfig
 from pipelines import multimodal
 from pipelines.blending import blend
 from pipelines.contents import VIDEO, Content
+from pipelines.describing import column, option
 from pipelines.labels import LABELS, check_labels, check_options, named
 from pipelines.limits import Limits
 from pipelines.media.audio import Channel
 from pipelines.media.resize import Fit
 from pipelines.mp4 import mp4_name
 from pipelines.points import (
+    CHOICES,
     OUTPUTS,
     Chosen,
     Output,
@@ -39,16 +41,18 @@ class MultimodalAutoencoding:
     contents: ClassVar[tuple[tuple[Content, ...], ...]] = ((VIDEO,),)
     probes: ClassVar[bool] = True
 
-    stream: int | None = None  #: the video stream's index in its container; none: the first flagged default
-    audio: Channel = "first"  #: the first channel, as published, or the channels' mean
-    top_k: int = 5  #: how many labels a window gets at most
-    video: Literal["tensors", "mp4", "both"] = "tensors"  #: in the table, or one MP4 an item with its sound
-    outputs: tuple[Output, ...] = OUTPUTS  #: what is decoded; the rest is not computed
-    points: Chosen = (
-        "all"  #: which pixels: all, {grid: s}, {frames: [...]}, {region: [...]}, {random: k, seed: s}
+    stream: int | None = option(
+        None, "the video stream's index in its container; none: the first flagged default"
     )
-    overlap: int = 0  #: frames that neighbouring windows share, blended from the one to the other
-    fit: Fit = "crop"  #: the centre square, as published, or the whole frame between black bars
+    audio: Channel = option("first", "the first channel, as published, or the channels' mean")
+    top_k: int = option(5, "how many labels a window gets at most")
+    video: Literal["tensors", "mp4", "both"] = option(
+        "tensors", "in the table, or one MP4 an item with its sound"
+    )
+    outputs: tuple[Output, ...] = option(OUTPUTS, "what is decoded; the rest is not computed")
+    points: Chosen = option("all", f"which pixels: {CHOICES}")
+    overlap: int = option(0, "frames that neighbouring windows share, blended from the one to the other")
+    fit: Fit = option("crop", "the centre square, as published, or the whole frame between black bars")
 
     def __post_init__(self) -> None:
         check_options(self.top_k, 0)
@@ -101,7 +105,7 @@ class MultimodalAutoencoding:
         return multimodal.probe_video(files["video"], self.stream, config, limits, self.overlap)
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
-        return multimodal.input_schema(config, self.fit, self.overlap)
+        return multimodal.input_schema(config, self.fit, context=self.overlap > 0)
 
     def output_schema(self, config: PerceiverConfig) -> pa.Schema:
         return pa.schema(
@@ -110,7 +114,11 @@ class MultimodalAutoencoding:
                 *(multimodal.BOX if self.fit == "letterbox" else ()),
                 *tensor_fields(self.points, self.outputs, config),
                 *(LABELS if self._has("labels") else ()),
-                *(pa.field(name, pa.float32()) for name in ("video_psnr", "audio_psnr") if self._has(name)),
+                *(
+                    column(name, pa.float32(), _PSNR)
+                    for name in ("video_psnr", "audio_psnr")
+                    if self._has(name)
+                ),
                 *([_MP4] if self.mp4s else []),
             ]
         )
@@ -124,8 +132,9 @@ class MultimodalAutoencoding:
         config: PerceiverConfig,
         limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
+        shape = multimodal.window_shape(config, self.overlap)
         yield from multimodal.video_windows(
-            files["video"], info, first, stop, self.audio, config, limits, self.fit, self.overlap
+            files["video"], info, first, stop, self.audio, shape, self.fit, context=self.overlap > 0
         )
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
@@ -228,7 +237,10 @@ class MultimodalAutoencoding:
 
 #: Where the item's MP4 is, relative to the output. An item with a quarantined span gets none: a published table has
 #: null there; rows with tensors were committed before that was known, and name a file that is not there.
-_MP4 = pa.field("mp4", pa.string())
+_MP4 = column(
+    "mp4", pa.string(), "the item's video, relative to the output; none if one of its windows failed"
+)
+_PSNR = "how near it is to what went in: peak signal-to-noise ratio in dB"
 
 
 def _shown(batch: Mapping[str, np.ndarray], height: int, width: int) -> Any:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from perceiver_core.config import PerceiverConfig
 from pipelines import multimodal
 from pipelines.contents import VIDEO, Content
+from pipelines.describing import option
 from pipelines.labels import LABELS, check_labels, check_options, most_likely, named
 from pipelines.limits import Limits
 from pipelines.media.audio import Channel
@@ -27,11 +28,13 @@ class VideoClassification:
     preview: ClassVar[tuple[str, ...]] = ("window", "start_time", "labels", "scores")
     reconstructs: ClassVar[bool] = False
 
-    stream: int | None = None  #: the video stream's index in its container; none: the first flagged default
-    audio: Channel = "first"  #: the first channel, as published, or the channels' mean
-    top_k: int = 5  #: how many labels a window gets at most
-    threshold: float = 0.0  #: labels with a lower score are left out
-    csv: bool = False  #: labels.csv in the output's folder, to look through
+    stream: int | None = option(
+        None, "the video stream's index in its container; none: the first flagged default"
+    )
+    audio: Channel = option("first", "the first channel, as published, or the channels' mean")
+    top_k: int = option(5, "how many labels a window gets at most")
+    threshold: float = option(0.0, "labels with a lower score are left out")
+    csv: bool = option(False, "labels.csv in the output's folder, to look through")
 
     def __post_init__(self) -> None:
         check_options(self.top_k, self.threshold)
@@ -74,7 +77,8 @@ class VideoClassification:
         config: PerceiverConfig,
         limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
-        yield from multimodal.video_windows(files["video"], info, first, stop, self.audio, config, limits)
+        shape = multimodal.window_shape(config)
+        yield from multimodal.video_windows(files["video"], info, first, stop, self.audio, shape)
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
         return 1
