@@ -176,25 +176,20 @@ def _problems(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[s
         if isinstance(inner, ValidationError):  # of the task's options
             yield from _problems(inner, place)
         elif detail["type"] == "extra_forbidden":
-            yield f"{where}: {_unknown(place[-1], _fields(place[:-1]))}"
+            parent: Any = JobSpec
+            for name in place[:-1]:
+                parent = parent.model_fields[name].annotation
+            known = parent.model_fields if hasattr(parent, "model_fields") else parent.__dataclass_fields__
+            yield f"{where}: {_unknown(place[-1], list(known))}"
+        elif detail["type"] == "unexpected_keyword_argument":  # of an option that has fields itself
+            yield f"{where}: no such option."
         elif detail["type"] == "missing":
             yield f"{where}: missing."
         else:
             yield f"{where}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})"
 
 
-def _fields(place: tuple[str, ...]) -> list[str]:
-    """What a place in the job can have; nothing is known of what is inside a task's options."""
-    parent: Any = JobSpec
-    for name in place:
-        fields = getattr(parent, "model_fields", {})
-        parent = fields[name].annotation if name in fields else None
-    return list(getattr(parent, "model_fields", getattr(parent, "__dataclass_fields__", {})))
-
-
 def _unknown(name: str, known: list[str]) -> str:
-    if not known:
-        return "no such option."
     near = difflib.get_close_matches(name, known, n=1)
     return f"no such option.{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(known)}."
 

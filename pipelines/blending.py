@@ -1,12 +1,13 @@
 """Windows that overlap become one: what two neighbours share is blended linearly from the one to the other."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 
-def blend(steps: npt.NDArray[np.generic], windows: Sequence[tuple[str, int]], shared: int) -> None:
+def blend(steps: npt.NDArray[Any], windows: Sequence[tuple[str, int]], shared: int) -> None:
     """Blend in place the last `shared` steps of each window with the first of the next, so that both have the same.
 
     `steps` (windows, steps, ...): frames or samples, uint8 or float. `windows`: of each, the item that it is of and its

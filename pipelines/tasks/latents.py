@@ -128,7 +128,7 @@ class Latents:
             text = read_text(files["text"], limits)
             for index, window in enumerate(cut(text, most_bytes(config), self.overlap)):
                 ids = token_ids(text[window.start : window.stop])
-                yield {"window": index, "start": window.start, "stop": window.stop, "ids": ids}
+                yield {"window": index, "start": window.start, "end": window.stop, "ids": ids}
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
         return 1  # nothing is decoded
@@ -157,7 +157,7 @@ class Latents:
 _SPAN = (
     column("window", pa.int64(), "which of the text's windows"),
     column("start", pa.int64(), "the window's first byte in the text"),
-    column("stop", pa.int64(), "the byte after its last"),
+    column("end", pa.int64(), "the byte after its last"),
 )
 
 

@@ -197,10 +197,10 @@ class MultimodalAutoencoding:
                 error = (error.mean(4) * shown[:, None]).sum((2, 3)) / shown.sum((1, 2))[:, None]  # B, T
             else:
                 error = error.mean((2, 3, 4))  # B, T
-            psnrs["video_psnr"] = _psnr(error, torch.from_numpy(batch["frames"]).to(device))
+            psnrs["video_psnr"] = _psnr(error, torch.tensor(batch["frames"], device=device))
         if self._has("audio_psnr"):
             error = (found["audio"] - given["audio"]).square()  # B, S
-            psnrs["audio_psnr"] = _psnr(error, torch.from_numpy(batch["samples"]).to(device))
+            psnrs["audio_psnr"] = _psnr(error, torch.tensor(batch["samples"], device=device))
         return psnrs
 
     def _blended(
@@ -247,7 +247,7 @@ def _shown(batch: Mapping[str, np.ndarray], height: int, width: int) -> Any:
     """Which pixels of a letterboxed frame are picture, (B, H, W) of 0 and 1."""
     import torch
 
-    top, left, rows, columns = (torch.from_numpy(batch[field.name])[:, None] for field in multimodal.BOX)
+    top, left, rows, columns = (torch.tensor(batch[field.name])[:, None] for field in multimodal.BOX)
     y, x = torch.arange(height), torch.arange(width)
     tall = (y >= top) & (y < top + rows)  # B, H
     wide = (x >= left) & (x < left + columns)  # B, W
