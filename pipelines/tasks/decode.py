@@ -42,6 +42,7 @@ class Decode:
 
     name: ClassVar[str] = "decode"
     architectures: ClassVar[tuple[str, ...]] = (multimodal.ARCHITECTURE, *_LABELS_ONLY, _MASKED, _FLOW)
+    refused: ClassVar[tuple[str, ...]] = (_FLOW,)  #: by `check`, which says why
     contents: ClassVar[tuple[tuple[Content, ...], ...]] = ((LATENTS,),)
     probes: ClassVar[bool] = False
     preview: ClassVar[tuple[str, ...]] = ()
