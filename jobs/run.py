@@ -79,7 +79,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    source = _source(job)
+    source = _source(job, config)
     decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
     plan = _plan(job, config, source, decoders, progress)
     what = fingerprint(job, checkpoint, model, plan)
@@ -229,11 +229,13 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec) -> Source:
+def _source(job: JobSpec, config: PerceiverConfig) -> Source:
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
+    # The task of every checkpoint, latents, is given what this one reads.
+    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(config)
     try:
-        return choose(uris, about.format, about.columns, about.keep, job.options.contents, job.limits)
+        return choose(uris, about.format, about.columns, about.keep, given, job.limits)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
 

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.describing import column
 
-#: The columns that a classifying task adds: the names of at most top_k labels, the most likely first, and how likely
-#: each is, from 0 to 1.
-LABELS = (pa.field("labels", pa.list_(pa.string())), pa.field("scores", pa.list_(pa.float32())))
+#: The columns that a classifying task adds.
+LABELS = (
+    column("labels", pa.list_(pa.string()), "names of at most top_k labels, the most likely first"),
+    column("scores", pa.list_(pa.float32()), "how likely each of them is, from 0 to 1"),
+)
 
 CSV = "labels.csv"  #: in the output's folder
 

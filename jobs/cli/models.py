@@ -56,7 +56,12 @@ def _tasks(architecture: str) -> list[str]:
     """The tasks of this package that run on it."""
     from pipelines.tasks import TASKS
 
-    return [task.name for task in TASKS if architecture in task.architectures]
+    refused = {task.name: getattr(task, "refused", ()) for task in TASKS}  # by `check`, with the reason
+    return [
+        task.name
+        for task in TASKS
+        if architecture in task.architectures and architecture not in refused[task.name]
+    ]
 
 
 def _described(checkpoint: str, quiet: bool) -> dict[str, Any]:
@@ -146,5 +151,5 @@ def _show(described: dict[str, Any]) -> None:
 def _print(table: Any) -> None:
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() else 180  # a pipe has no width to fold to
+    wide = None if sys.stdout.isatty() else 240  # a pipe has no width to fold to
     Console(width=wide, highlight=False, markup=False).print(table)

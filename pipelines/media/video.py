@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipelines.media.container import MediaError, open_decoder, read_only, seek
-from pipelines.media.resize import Image, centre_square, resize
+from pipelines.media.resize import Image, centre_square, letterbox, resize
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,18 @@ class Clock:
 
 
 def read_ticks(
-    container: InputContainer, stream: VideoStream, clock: Clock, ticks: range, height: int, width: int
+    container: InputContainer,
+    stream: VideoStream,
+    clock: Clock,
+    ticks: range,
+    height: int,
+    width: int,
+    box: tuple[int, int, int, int] | None = None,
 ) -> Iterator[Image]:
-    """The pictures of consecutive ticks; a frame that serves several of them is converted once."""
+    """The pictures of consecutive ticks; a frame that serves several of them is converted once.
+
+    The centre square of each, or with a `box` (top, left, height, width) all of it, in there.
+    """
     read_only(container, stream)
     open_decoder(stream)
     frames = _frames_for(container, stream, clock, clock.newest(ticks[0]))
@@ -50,7 +59,7 @@ def read_ticks(
         if following is None and _ends_early(current, clock):
             raise _corrupt(clock, _pts(current), "the end of the stream")
         if image is None:
-            image = resize(centre_square(upright(current)), height, width)
+            image = _fitted(upright(current), height, width, box)
         yield image
 
 
@@ -59,6 +68,12 @@ def read_from(container: InputContainer, stream: VideoStream, clock: Clock, pts:
     read_only(container, stream)
     open_decoder(stream)
     return (frame for frame in _frames_for(container, stream, clock, pts) if _pts(frame) >= pts)
+
+
+def _fitted(image: Image, height: int, width: int, box: tuple[int, int, int, int] | None) -> Image:
+    if box is None:
+        return resize(centre_square(image), height, width)
+    return letterbox(image, height, width, box)
 
 
 def upright(frame: VideoFrame) -> Image:

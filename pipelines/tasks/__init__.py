@@ -8,10 +8,14 @@ import pyarrow as pa
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import Content
 from pipelines.limits import Limits
+from pipelines.tasks.decode import Decode
+from pipelines.tasks.image_classification import ImageClassification
+from pipelines.tasks.latents import Latents
 from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tasks.optical_flow import OpticalFlow
 from pipelines.tasks.text_classification import TextClassification
+from pipelines.tasks.video_classification import VideoClassification
 from pipelines.tensors import Format
 
 if TYPE_CHECKING:
@@ -26,8 +30,14 @@ class Task(Protocol):
     architectures: ClassVar[tuple[str, ...]]  #: the checkpoints that it runs on
     contents: ClassVar[tuple[tuple[Content, ...], ...]]  #: what it can be given of an item: one of these sets
     probes: ClassVar[bool]  #: whether an item's header tells how many windows it has; else every item is one
-    preview: ClassVar[tuple[str, ...]]  #: the columns that a table in a terminal shows
-    reconstructs: ClassVar[bool]  #: video: a contact sheet shows it beside its source
+
+    @property
+    def preview(self) -> tuple[str, ...]:
+        """The columns that a table in a terminal shows."""
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it makes whole videos, with labels and PSNR: a contact sheet shows them beside their sources."""
 
     @property
     def format(self) -> Format:
@@ -81,7 +91,16 @@ class Task(Protocol):
         """Name and null what was predicted for a shard: the columns that windows don't have yet, tensors packed."""
 
 
-TASKS: tuple[type[Task], ...] = (MultimodalAutoencoding, OpticalFlow, MaskedLM, TextClassification)
+TASKS: tuple[type[Task], ...] = (
+    MultimodalAutoencoding,
+    VideoClassification,
+    ImageClassification,
+    OpticalFlow,
+    MaskedLM,
+    TextClassification,
+    Latents,
+    Decode,
+)
 
 
 def task_named(name: str) -> type[Task]:

@@ -33,6 +33,7 @@ class TextClassification:
         "a text longer than the model reads at once: a row for each window, one for its beginning, or quarantine",
     )
     overlap: int = option(256, "bytes that the windows of a long text share")
+    csv: bool = option(False, "labels.csv in the output's folder, to look through")
 
     def __post_init__(self) -> None:
         check_options(self.top_k, self.threshold)
