@@ -49,11 +49,13 @@ class OpticalFlow:
         "every pixel, in overlapping tiles; or frames resized to one tile, and their flow back: cheap, coarse",
     )
     overlap: int = option(20, "pixels that tiles share at least; they are blended there")
-    png: bool = option(False, "a picture of each pair's flow, in the colours of the Middlebury wheel")
+    png: bool = option(False, "a PNG of each pair's flow in Middlebury's colours; the column png names it")
     png_motion: float | None = option(
         None, "the motion in pixels that has the full colour in a PNG; none: the longest of each pair"
     )
-    flo: bool = option(False, "a .flo file of each pair, as the flow benchmarks have them")
+    flo: bool = option(
+        False, "a .flo file of each pair, as the flow benchmarks have them; the column flo names it"
+    )
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.every < 1:
