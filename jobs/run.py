@@ -20,7 +20,7 @@ from jobs.fingerprint import fingerprint, run_id
 from jobs.spec import JobSpec, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PerceiverConfig
-from pipelines import reader
+from pipelines import pictures, reader
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.decoding import Decoder
 from pipelines.items import InputError
@@ -184,6 +184,8 @@ def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
         )
     try:
         job.options.check(found.config)
+        if found.architecture in pictures.ARCHITECTURES:
+            pictures.check_recipe(found.path, found.config)
     except ValueError as error:
         raise SpecError(f"options: {error}") from error
     return found
