@@ -41,7 +41,8 @@ def decode_image(file: BinaryIO, limits: Limits) -> npt.NDArray[np.uint8]:
         with _quietly(), PIL.Image.open(file, formats=FORMATS) as image:
             limits.check("pixels", image.width * image.height, f"Pixels of {image.width} x {image.height}")
             image.load()
-            return _rgb(PIL.ImageOps.exif_transpose(image))
+            PIL.ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
     except PIL.UnidentifiedImageError:
         raise MediaError(
             f"expected an image as {', '.join(FORMATS)}; the file begins with {head!r}, which is none of them or "
@@ -71,7 +72,8 @@ def _rgb(image: PIL.Image.Image) -> Image:
             f"expected an image of 8 or 16 bits a channel; got one of Pillow's mode {image.mode}, whose range nobody "
             "knows; scale it to 0..255 and save it as RGB"
         )
-    return np.array(picture_to_rgb(image))
+    plain = image.mode == "RGB" and "transparency" not in image.info  # then conversions would only copy
+    return np.array(image if plain else picture_to_rgb(image))
 
 
 @contextmanager
