@@ -22,10 +22,12 @@ from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PerceiverConfig
 from pipelines import reader
 from pipelines.contact_sheet import write_contact_sheet
+from pipelines.contents import IMAGE
 from pipelines.decoding import Decoder
 from pipelines.items import InputError
 from pipelines.manifest import Manifest, closed
 from pipelines.meter import Meter, Progress
+from pipelines.pictures import check_recipe
 from pipelines.plan import Probed, count_windows, cut_shards, list_and_probe, shards
 from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.publish import drop_staged, finish
@@ -79,7 +81,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    source = _source(job, config)
+    source = _source(job, checkpoint)
     decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
     plan = _plan(job, config, source, decoders, progress)
     what = fingerprint(job, checkpoint, model, plan)
@@ -229,11 +231,16 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec, config: PerceiverConfig) -> Source:
+def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
     # The task of every checkpoint, latents, is given what this one reads.
-    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(config)
+    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(checkpoint.config)
+    if (IMAGE,) in given:
+        try:
+            check_recipe(checkpoint.path, checkpoint.config)
+        except ValueError as error:
+            raise SpecError(f"model.checkpoint: {error}") from error
     try:
         return choose(uris, about.format, about.columns, about.keep, given, job.limits)
     except InputError as error:

@@ -4,6 +4,7 @@ Crop and resize are the CPU workers' (they are Pillow's, and no tensor library h
 arithmetic on uint8, and done on the device: in PerceiverImageProcessor's order and precision it is exact there too.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import PIL.Image
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
-from perceiver_core.images import IMAGENET_MEAN, IMAGENET_STD
+from perceiver_core.images import FILE_NAME, IMAGENET_MEAN, IMAGENET_STD, PerceiverImageProcessor
 from perceiver_core.pixels import center_crop, resize
 from pipelines.describing import column
 from pipelines.media.container import MediaError
@@ -39,6 +40,24 @@ def picture_size(config: PerceiverConfig) -> tuple[int, int]:
         return _SIZE
     size = config.image_size
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def check_recipe(folder: Path, config: PerceiverConfig) -> None:
+    """Raise ValueError if the checkpoint's preprocessor_config.json, where there is one, asks for other pictures."""
+    if not (folder / FILE_NAME).is_file():
+        return
+    said = PerceiverImageProcessor.from_pretrained(folder)
+    height, width = picture_size(config)
+    crops = {"height": height * _CROP[0] // _SIZE[0], "width": width * _CROP[1] // _SIZE[1]}
+    ours = PerceiverImageProcessor(size={"height": height, "width": width}, crop_size=crops)
+    asked, made = said.to_dict(), ours.to_dict()
+    others = [f"{name} {asked.get(name)}" for name in made if asked.get(name) != made[name]]
+    if others:
+        raise ValueError(
+            f"the checkpoint's {FILE_NAME} asks for {', '.join(others)}, where images are prepared as published: "
+            f"{', '.join(f'{name} {made[name]}' for name in made if asked.get(name) != made[name])}. Prepare such "
+            "images yourself, with PerceiverImageProcessor, or remove the file if it isn't true."
+        )
 
 
 def fitted(image: npt.NDArray[np.uint8], size: tuple[int, int], fit: Fit) -> npt.NDArray[np.uint8]:

@@ -149,7 +149,8 @@ class Predict:
                     name, np.empty((windows.num_rows, *values.shape[1:]), values.dtype)
                 )
                 whole[start:stop] = values[: stop - start]
-            self.meter.add("predict", stop - start)
+            context = windows[CONTEXT].slice(start, stop - start) if CONTEXT in windows.column_names else None
+            self.meter.add("predict", stop - start - (pc.sum(context).as_py() if context is not None else 0))
         columns = {name: windows[name] for name in windows.column_names}
         columns |= self.task.postprocess(windows, predictions, config)
         good = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)

@@ -32,7 +32,8 @@ def decode_image(file: BinaryIO, limits: Limits) -> npt.NDArray[np.uint8]:
     """The image (H, W, 3). Raises MediaError for what is no image, damaged or cut, LimitError for what is too large."""
     with _opened(file, limits) as image:
         image.load()
-        return _rgb(PIL.ImageOps.exif_transpose(image))
+        PIL.ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image)
 
 
 def image_size(file: BinaryIO, limits: Limits) -> tuple[int, int]:
@@ -84,7 +85,8 @@ def _rgb(image: PIL.Image.Image) -> Image:
             f"expected an image of 8 or 16 bits a channel; got one of Pillow's mode {image.mode}, whose range nobody "
             "knows; scale it to 0..255 and save it as RGB"
         )
-    return np.array(picture_to_rgb(image))
+    plain = image.mode == "RGB" and "transparency" not in image.info  # then conversions would only copy
+    return np.array(image if plain else picture_to_rgb(image))
 
 
 @contextmanager

@@ -102,6 +102,12 @@ def test_image_classification(tmp_path: Path) -> None:
     [bad] = reader.quarantine(str(tmp_path / "out")).to_pylist()
     assert (bad["stage"], bad["error"], Path(bad["uri"]).name) == ("decode", "MediaError", "bad.png")
     assert not (tmp_path / "out/labels.csv").exists()
+    PerceiverImageProcessor(image_mean=0.5).save_pretrained(checkpoint)
+    done = perceive("run", tmp_path / "job.yaml")
+    assert done.returncode == 2
+    assert (
+        "model.checkpoint: the checkpoint's preprocessor_config.json asks for image_mean 0.5" in done.stderr
+    )
 
 
 def test_latents_and_decode(media: Path, checkpoint: Path, tmp_path: Path) -> None:

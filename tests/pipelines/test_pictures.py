@@ -1,5 +1,6 @@
 """What the image classifiers see, against PerceiverImageProcessor to the last bit."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from perceiver_core import PerceiverConfig, PerceiverImageProcessor
 from pipelines.media.container import MediaError
-from pipelines.pictures import fitted, normalised, picture_size
+from pipelines.pictures import check_recipe, fitted, normalised, picture_size
 
 CPU = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
 
@@ -53,3 +54,19 @@ def test_the_checkpoint_says_how_large_it_sees() -> None:
     assert picture_size(PerceiverConfig(architectures=learned, image_size=(28, 20))) == (28, 20)
     fourier = ("PerceiverForImageClassificationFourier",)
     assert picture_size(PerceiverConfig(architectures=fourier, image_size=56)) == (224, 224)
+
+
+def test_a_processor_that_asks_for_other_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "perceiver"}')
+    config = PerceiverConfig(architectures=("PerceiverForImageClassificationLearned",), image_size=28)
+    check_recipe(tmp_path, config)  # without the file
+    PerceiverImageProcessor(size=28, crop_size=32).save_pretrained(tmp_path)
+    check_recipe(tmp_path, config)
+    PerceiverImageProcessor(size=28, crop_size=28, image_mean=0.5).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"json asks for crop_size .*28.*, image_mean 0.5, where .* crop_size .*32"
+    ):
+        check_recipe(tmp_path, config)
+    fourier = PerceiverConfig(architectures=("PerceiverForImageClassificationFourier",))
+    PerceiverImageProcessor().save_pretrained(tmp_path)
+    check_recipe(tmp_path, fourier)
