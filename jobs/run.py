@@ -32,7 +32,7 @@ from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink, committed, create_if_absent, prepare, read_commits
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
-from pipelines.stages import ModelPlan
+from pipelines.stages import ModelPlan, check_kept
 from pipelines.tensors import is_tensor
 
 _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
@@ -79,7 +79,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    source = _source(job)
+    source = _source(job, config)
     decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
     plan = _plan(job, config, source, decoders, progress)
     what = fingerprint(job, checkpoint, model, plan)
@@ -229,11 +229,15 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec) -> Source:
+def _source(job: JobSpec, config: PerceiverConfig) -> Source:
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
     try:
-        return choose(uris, about.format, about.columns, about.keep, job.options.contents, job.limits)
+        source = choose(
+            uris, about.format, about.columns, about.keep, job.options.contents, job.limits, about.roots
+        )
+        check_kept(source.kept, job.options, config)
+        return source
     except InputError as error:
         raise SpecError(f"input: {error}") from error
 

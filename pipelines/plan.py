@@ -8,7 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from queue import Queue
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
@@ -34,6 +36,7 @@ PLAN = pa.schema(
 )
 
 _AHEAD = 64  # probes in flight or waiting for their turn
+_ROWS = 16_384  # of the plan that are Python objects at once
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
     An item that fits into a shard is never split, one that doesn't is cut into shards of its own: every
     extra span costs a seek and its preroll. An unreadable item weighs as much as a window.
     """
-    rows: list[dict[str, object]] = []
+    batches: list[pa.RecordBatch] = []
+    rows: list[tuple[object, ...]] = []
     shard, used = 0, 0
     for one in probed:
         fits = max(one.windows, 1) <= shard_windows
@@ -103,42 +107,42 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
                 shard, used = shard + 1, 0
             used += max(stop - first, 1)
             item = one.item
-            rows.append(
-                {
-                    "shard": shard,
-                    "item_id": item.item_id,
-                    "version": item.version,
-                    "uri": item.uri,
-                    "member": item.member,
-                    "at": item.at,
-                    "size": item.size,
-                    "first": first,
-                    "stop": stop,
-                    "info": one.info,
-                    "error": one.error.to_json() if one.error else None,
-                }
-            )
+            error = one.error.to_json() if one.error else None
+            named = (item.item_id, item.version, item.uri, item.member, item.at, item.size)
+            rows.append((shard, *named, first, stop, one.info, error))
         if not fits:
             shard, used = shard + 1, 0
-    return pa.Table.from_pylist(rows, schema=PLAN)
+        if len(rows) >= _ROWS:
+            batches.append(_batch(rows))
+            rows = []
+    return pa.Table.from_batches([*batches, _batch(rows)], PLAN).combine_chunks()
+
+
+def _batch(rows: list[tuple[object, ...]]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(PLAN)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, PLAN, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=PLAN)
 
 
 def digest(plan: pa.Table) -> str:
     """A hash of the plan's content, for the run's fingerprint."""
     sha = hashlib.sha256()
-    for row in plan.to_pylist():
-        sha.update(json.dumps(row, sort_keys=True).encode())
+    for batch in plan.to_batches(max_chunksize=_ROWS):
+        for row in batch.to_pylist():
+            sha.update(json.dumps(row, sort_keys=True).encode())
     return sha.hexdigest()
 
 
 def shards(plan: pa.Table) -> dict[int, pa.Table]:
     """The plan's rows by shard, each a slice without a copy (a plan's rows are in shard order)."""
-    ids = plan["shard"].to_pylist()
-    starts = [i for i, shard in enumerate(ids) if i == 0 or ids[i - 1] != shard]
+    ids = plan["shard"].to_numpy()
+    starts = np.flatnonzero(np.diff(ids, prepend=-1)).tolist()
     stops = [*starts[1:], len(ids)]
-    return {ids[start]: plan.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)}
+    return {
+        int(ids[start]): plan.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)
+    }
 
 
 def count_windows(plan: pa.Table) -> int:
     """How many windows the plan has, over all items."""
-    return sum(plan["stop"].to_pylist()) - sum(plan["first"].to_pylist())
+    return int(pc.sum(plan["stop"], min_count=0).as_py() - pc.sum(plan["first"], min_count=0).as_py())
