@@ -5,6 +5,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from queue import Queue
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
 from pipelines.items import Item
-from pipelines.sources import Source
+from pipelines.sources import Reader, Source
 
 #: One row per span: the windows [first, stop) of one item that belong to one shard. An item that could not be
 #: read has one span without windows and says why; Decode turns it into its quarantine row.
@@ -59,7 +60,7 @@ def list_and_probe(
     idle: Queue[Decoder] = Queue()
     for decoder in decoders:
         idle.put(decoder)
-    reader = source.reader()
+    reader: Reader
 
     def probe(item: Item) -> Probed:
         decoder = idle.get()
@@ -77,7 +78,7 @@ def list_and_probe(
     if not decoders[0].task.probes:
         yield from (Probed(item, 1, None, None) for item in items)
         return
-    with ThreadPoolExecutor(len(decoders)) as pool:
+    with closing(source.reader()) as reader, ThreadPoolExecutor(len(decoders)) as pool:
         ahead: deque[Future[Probed]] = deque()  # bounded, however many items there are
         for item in items:
             ahead.append(pool.submit(probe, item))
@@ -85,7 +86,6 @@ def list_and_probe(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    reader.close()
 
 
 def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:

@@ -12,7 +12,7 @@ from pipelines.sources import Source
 from pipelines.sources.cells import Cells
 from pipelines.sources.files import Files
 from pipelines.sources.lines import Lines
-from pipelines.sources.records import CSV, JSONL, Records, read_schema
+from pipelines.sources.records import CSV, JSONL, Records, read_schema, strings
 from pipelines.sources.tables import ARROW, PARQUET, Tables, kept_schema, open_groups
 from pipelines.sources.webdataset import PACKED, TAR, WebDataset, has, kept_suffixes, suffixes_of_first
 
@@ -159,7 +159,7 @@ def _table(wanted: Wanted, first: str, suffixes: tuple[str, ...], others: tuple[
     ]
     cells = next((one for one in sets if {cell.column for cell in one} <= set(schema.names)), sets[0])
     for cell in cells:
-        cell.check(schema, first)
+        cell.check(schema if footers else strings(schema), first)
     kept, partitions = kept_schema(first, schema, wanted.keep)
     if footers:
         return Tables(wanted.uris, suffixes, others, cells, kept, partitions)

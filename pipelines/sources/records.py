@@ -5,7 +5,7 @@ import io
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -114,14 +114,17 @@ class RecordsReader:
 
 def read_schema(uri: str, limits: Limits) -> pa.Schema:
     """The columns of a CSV or JSON Lines file, their types as its first records have them. Raises InputError."""
+    rows = []
     try:
         with open_item(uri) as file:
-            spans = list(islice(_spans(uri, limits.text)(file), _SAMPLE))
-            rows = []
+            spans = []
+            with suppress(ValueError):  # what can't be read further is listed as a bad item
+                for span in islice(_spans(uri, limits.text)(file), _SAMPLE):
+                    spans.append(span)
             for offset, size in spans:
                 file.seek(offset)
                 rows.append(file.read(size))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError(f"{uri} can't be read: {error}") from error
     if uri.lower().endswith(CSV):
         return _csv_schema(read_header(uri, limits), rows)
@@ -138,7 +141,7 @@ def read_schema(uri: str, limits: Limits) -> pa.Schema:
         try:
             type = pa.array(values).type
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            type = pa.null()  # values of several kinds: only refused where the column is asked for
+            type = pa.null()  # values of several kinds: refused where the column is to be kept
         fields.append(pa.field(name, type))
     return pa.schema(fields)
 
@@ -153,6 +156,12 @@ def read_header(uri: str, limits: Limits) -> list[str]:
                 raise InputError(f"{uri} names a column twice: {', '.join(names)}.")
             return names
     return []
+
+
+def strings(schema: pa.Schema) -> pa.Schema:
+    """A schema whose columns without a type may hold strings: a record that has none says so itself."""
+    null = pa.types.is_null
+    return pa.schema([(field.name, pa.string() if null(field.type) else field.type) for field in schema])
 
 
 def _csv_schema(names: list[str], rows: Sequence[bytes]) -> pa.Schema:

@@ -101,6 +101,11 @@ def kept_schema(uri: str, schema: pa.Schema, keep: Sequence[str]) -> tuple[pa.Sc
     partitions = set()
     for name in keep:
         if name in schema.names:
+            if pa.types.is_null(schema.field(name).type):
+                raise InputError(
+                    f"input.keep asks for {name}, whose values are of several kinds or all null in {uri}. "
+                    "Write the table as Parquet, which has types, or leave it out."
+                )
             fields.append(kept_field(schema, name))
         elif name in (found := dict(_partitions(uri))):
             partitions.add(name)

@@ -54,15 +54,19 @@ class WebDataset:
         after = None
         sample: _Sample | None = None
         try:
-            for member in _members(file, self.limits):
+            for member, size in _members(file, self.limits):
                 named = _NAME.fullmatch(member.name)
-                if member.isdir() or not named or _is_meta(member.name):
+                if member.isdir() or not named:
                     continue
                 key, suffix = named[1], named[2].lower()
                 if sample and sample.key != key:
                     yield self._item(file, sample, seen)
                     after, sample = sample.key, None
                 sample = sample or _Sample(key, member.offset)
+                if member.isreg() and size < member.size:
+                    raise tarfile.ReadError(
+                        f"it is truncated: of {member.name!r} it has {size:,} of {member.size:,} bytes"
+                    )
                 sample.add(member, suffix)
             if sample:
                 yield self._item(file, sample, seen)
@@ -158,9 +162,9 @@ def suffixes_of_first(uris: tuple[str, ...], limits: Limits, others: tuple[str, 
     for file in list_items(uris, TAR, others):
         key, found = None, []
         try:
-            for member in _members(file, limits):
+            for member, _ in _members(file, limits):
                 named = _NAME.fullmatch(member.name)
-                if member.isfile() and named and not _is_meta(member.name):
+                if member.isfile() and named:
                     if key not in (None, named[1]):
                         break
                     key = named[1]
@@ -252,8 +256,8 @@ class _Headers:
         return self.file.read(size)
 
 
-def _members(file: Item, limits: Limits) -> Iterator[tarfile.TarInfo]:
-    """A tar's members in order, none of which is longer than the tar. Raises TarError, LimitError or OSError."""
+def _members(file: Item, limits: Limits) -> Iterator[tuple[tarfile.TarInfo, int]]:
+    """A tar's members in order, and how many bytes of each there are. Raises TarError, LimitError or OSError."""
     with open_item(file.uri) as source:
         end = source.seek(0, io.SEEK_END)
         source.seek(0)
@@ -266,12 +270,7 @@ def _members(file: Item, limits: Limits) -> Iterator[tarfile.TarInfo]:
             tar.members.clear()  # type: ignore[attr-defined]  # they add up
             count += 1
             limits.check("members", count, "members of the tar")
-            if member.isreg() and member.offset_data + member.size > end:
-                stop = member.offset_data + member.size
-                raise tarfile.ReadError(
-                    f"it is truncated: {member.name!r} ends at byte {stop:,}, the tar at {end:,}"
-                )
-            yield member
+            yield member, min(member.size, end - member.offset_data)
         # What tarfile takes for the end may be a damaged header: a tar ends with a block of zeros.
         source.seek(tar.offset)
         if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -289,11 +288,6 @@ def _fits(suffix: str, content: Content, alone: bool) -> bool:
 
 def _example(content: Content, alone: bool) -> str:
     return content.suffixes[0][1:] if alone else f"{content.name}{content.suffixes[0]}"
-
-
-def _is_meta(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return base.startswith("__") and base.endswith("__")
 
 
 def _what(member: tarfile.TarInfo) -> str:

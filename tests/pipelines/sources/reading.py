@@ -1,6 +1,7 @@
 """A source as a run uses it: listed, planned, and its items opened."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,15 @@ def chosen(
 
 def opened(source: Source, items: Sequence[Item] | None = None) -> list[dict[str, Any]]:
     """Every item's contents and kept values, or the error that its quarantine row would have."""
-    reader = source.reader()
     rows = []
-    for item in source.items() if items is None else items:
-        row: dict[str, Any] = {"member": item.member, "id": item.item_id}
-        try:
-            with reader.open(asdict(item)) as found:
-                row |= {name: file.read() for name, file in found.files.items()}
-                row |= {name: value.as_py() for name, value in found.kept.items()}
-        except (ValueError, OSError) as error:
-            row["error"] = f"{type(error).__name__}: {error}"
-        rows.append(row)
-    reader.close()
+    with closing(source.reader()) as reader:
+        for item in source.items() if items is None else items:
+            row: dict[str, Any] = {"member": item.member, "id": item.item_id}
+            try:
+                with reader.open(asdict(item)) as found:
+                    row |= {name: file.read() for name, file in found.files.items()}
+                    row |= {name: value.as_py() for name, value in found.kept.items()}
+            except (ValueError, OSError) as error:
+                row["error"] = f"{type(error).__name__}: {error}"
+            rows.append(row)
     return rows
