@@ -29,7 +29,7 @@ def check_no_secrets(uri: str) -> None:
     if at and ":" in user:
         found = "a password (user:password@)"
     elif keys:
-        found = f"what looks like a key ({', '.join(keys)}=...)"
+        found = f"a key ({', '.join(keys)}=...)"
     else:
         return
     scheme = _SAME.get(parts.scheme, parts.scheme)

@@ -14,6 +14,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+_HIDDEN = re.compile(r"/[._]")
+
 Found = tuple[str, dict[str, Any]]  # a path or URI, and what its file system says of it
 
 
@@ -55,7 +57,7 @@ def list_items(
                 "Remove the overlap between the entries."
             )
         before = uri
-        yield Item(_hash(posixpath.relpath(uri, root)), uri, _version(info), int(info["size"]))
+        yield Item(_hash(_relative(uri, root)), uri, _version(info), int(info["size"]))
 
 
 def member_id(file: Item, member: str) -> str:
@@ -281,7 +283,12 @@ def _is_glob(path: str) -> bool:
 
 
 def _is_hidden(path: str, root: str) -> bool:
-    return any(part.startswith((".", "_")) for part in posixpath.relpath(path, root).split("/"))
+    return _HIDDEN.search("/" + _relative(path, root)) is not None
+
+
+def _relative(path: str, root: str) -> str:
+    start = root.rstrip("/") + "/"
+    return path[len(start) :] if path.startswith(start) else posixpath.relpath(path, root)
 
 
 def _hash(text: str) -> str:

@@ -115,7 +115,7 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
         if len(rows) >= _ROWS:
             batches.append(_batch(rows))
             rows = []
-    return pa.Table.from_batches([*batches, _batch(rows)], PLAN).combine_chunks()
+    return pa.Table.from_batches([*batches, _batch(rows)], PLAN)
 
 
 def _batch(rows: list[tuple[object, ...]]) -> pa.RecordBatch:
