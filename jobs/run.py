@@ -180,9 +180,12 @@ def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
+        why = getattr(job.options, "refused", {}).get(
+            found.architecture, "Choose another checkpoint or another task."
+        )
         raise SpecError(
             f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
-            f"on {' or '.join(job.options.architectures)}. Choose another checkpoint or another task."
+            f"on {' or '.join(job.options.architectures)}. {why}"
         )
     try:
         job.options.check(found.config)
@@ -251,9 +254,11 @@ def _plan(
     job: JobSpec, config: PerceiverConfig, source: Source, decoders: Sequence[Decoder], progress: Progress
 ) -> pa.Table:
     progress.stage("items planned", None)
-    size = job.compute.shard_windows or _shard_windows(job.options.input_schema(config))
+    asked = job.compute.shard_windows
+    size = asked or _shard_windows(job.options.input_schema(config))
     try:
-        return cut_shards(_watched(list_and_probe(source, decoders), job, progress), size)
+        probed = _watched(list_and_probe(source, decoders), job, progress)
+        return cut_shards(probed, size, None if asked else _SHARD_BYTES)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
 
@@ -295,7 +300,8 @@ def _write_once(folder: Path, name: str, text: str) -> None:
 def _result(
     manifest: Manifest, sink: Sink, job: JobSpec, sheet: Path | None, windows_now: int, seconds: float
 ) -> RunResult:
-    mp4s = job.options.mp4s
+    assembly = job.options.assembly
+    mp4s = assembly is not None and assembly.folder == "video"
     return RunResult(
         run_id=manifest.run_id,
         output=sink.out,

@@ -85,23 +85,25 @@ def list_and_probe(
     reader.close()
 
 
-def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
+def cut_shards(probed: Iterable[Probed], shard_windows: int, shard_bytes: int | None = None) -> pa.Table:
     """Cut items into shards of at most `shard_windows` windows, in order; returns the plan table.
 
     An item that fits into a shard is never split, one that doesn't is cut into shards of its own: every
-    extra span costs a seek and its preroll. An unreadable item weighs as much as a window.
+    extra span costs a seek and its preroll. An unreadable item weighs as much as a window. With `shard_bytes`, a
+    window whose size the probe tells (`window_bytes` in what it learnt) weighs as many as its part of a shard's.
     """
     rows: list[dict[str, object]] = []
     shard, used = 0, 0
     for one in probed:
-        fits = max(one.windows, 1) <= shard_windows
-        if used and not (fits and used + max(one.windows, 1) <= shard_windows):
+        step, weight = _most_windows(one.info, shard_windows, shard_bytes)
+        fits = max(one.windows, 1) <= step
+        if used and not (fits and used + max(one.windows, 1) * weight <= shard_windows):
             shard, used = shard + 1, 0
-        for first in range(0, max(one.windows, 1), shard_windows):
-            stop = min(first + shard_windows, one.windows)
-            if used + max(stop - first, 1) > shard_windows:
+        for first in range(0, max(one.windows, 1), step):
+            stop = min(first + step, one.windows)
+            if used and used + max(stop - first, 1) * weight > shard_windows:
                 shard, used = shard + 1, 0
-            used += max(stop - first, 1)
+            used += max(stop - first, 1) * weight
             item = one.item
             rows.append(
                 {
@@ -121,6 +123,14 @@ def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
         if not fits:
             shard, used = shard + 1, 0
     return pa.Table.from_pylist(rows, schema=PLAN)
+
+
+def _most_windows(info: str | None, shard_windows: int, shard_bytes: int | None) -> tuple[int, int]:
+    """How many windows of this item a shard holds, and how many usual ones each of them stands for."""
+    size = json.loads(info).get("window_bytes", 0) if info and shard_bytes else 0
+    if not size or not shard_bytes:
+        return shard_windows, 1
+    return max(1, min(shard_windows, shard_bytes // size)), -(-shard_windows * size // shard_bytes)
 
 
 def digest(plan: pa.Table) -> str:

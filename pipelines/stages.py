@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.decoding import Decoder
+from pipelines.describing import column
 from pipelines.errors import ItemError
 from pipelines.limits import Limits
 from pipelines.meter import Meter
@@ -22,10 +23,10 @@ from pipelines.tensors import in_flight, is_tensor, unpack
 
 #: What every row says of its item, in flight and at rest.
 ITEM = (
-    pa.field("item_id", pa.string()),
-    pa.field("version", pa.string()),
-    pa.field("uri", pa.string()),
-    pa.field("member", pa.string()),
+    column("item_id", pa.string(), "what the item is called for ever: a hash of its place in the input"),
+    column("version", pa.string(), "its etag, or size and time of change, when the run was planned"),
+    column("uri", pa.string(), "the file that it is, or is in"),
+    column("member", pa.string(), "which row, line or sample of that file; null where it is all of it"),
 )
 #: A task's bool column for windows that are only there for their neighbours' sake: predicted, seen by postprocess, and
 #: no rows of the output.

@@ -30,6 +30,21 @@ _ONE_AT_A_TIME = Lock()  # Pillow's own limit and Python's warning filters are t
 
 def decode_image(file: BinaryIO, limits: Limits) -> npt.NDArray[np.uint8]:
     """The image (H, W, 3). Raises MediaError for what is no image, damaged or cut, LimitError for what is too large."""
+    with _opened(file, limits) as image:
+        image.load()
+        PIL.ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image)
+
+
+def image_size(file: BinaryIO, limits: Limits) -> tuple[int, int]:
+    """Height and width by the image's header, as they are stored; raises what decode_image does of a header."""
+    with _opened(file, limits) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(file: BinaryIO, limits: Limits) -> Iterator[PIL.Image.Image]:
+    """An image of which the header is read; whatever Pillow raises inside the `with` becomes a MediaError."""
     size = file.seek(0, io.SEEK_END)
     if size == 0:
         raise MediaError("expected an image file; got 0 bytes; upload it again")
@@ -40,9 +55,7 @@ def decode_image(file: BinaryIO, limits: Limits) -> npt.NDArray[np.uint8]:
     try:
         with _quietly(), PIL.Image.open(file, formats=FORMATS) as image:
             limits.check("pixels", image.width * image.height, f"Pixels of {image.width} x {image.height}")
-            image.load()
-            PIL.ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image)
+            yield image
     except PIL.UnidentifiedImageError:
         raise MediaError(
             f"expected an image as {', '.join(FORMATS)}; the file begins with {head!r}, which is none of them or "

@@ -93,11 +93,11 @@ class MediaInfo:
 def probe(file: BinaryIO, *, stream: int | None = None, fps: int = 25) -> MediaInfo:
     """All that reading windows needs to know. `stream` is the container's index, as ffprobe shows it."""
     with open_container(file) as container:
-        video = _choose_video(container, stream)
+        video = choose_video(container, stream)
         audio = _choose_audio(container)
         assert video.time_base is not None
         base = video.time_base
-        frame = _first_frame(container, video)
+        frame = first_frame(container, video)
         assert frame.pts is not None
         tail = _tail(container, video, video)
         if tail is None:
@@ -143,7 +143,7 @@ def probe(file: BinaryIO, *, stream: int | None = None, fps: int = 25) -> MediaI
     )
 
 
-def _choose_video(container: InputContainer, index: int | None) -> VideoStream:
+def choose_video(container: InputContainer, index: int | None) -> VideoStream:
     """The stream asked for, else the first flagged default, else the first; cover art is not a video."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -194,7 +194,8 @@ def _describe(stream: VideoStream) -> str:
     return f"{stream.index} ({context.codec.canonical_name} {context.width}x{context.height})"
 
 
-def _first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame:
+def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame:
+    """The first frame of a stream; MediaError if there is none."""
     read_only(container, stream)
     open_decoder(stream)
     base = stream.time_base or Fraction(1)

@@ -63,6 +63,13 @@ def read_ticks(
         yield image
 
 
+def read_from(container: InputContainer, stream: VideoStream, clock: Clock, pts: int) -> Iterator[VideoFrame]:
+    """The source's own frames from this timestamp on, the same whichever it is."""
+    read_only(container, stream)
+    open_decoder(stream)
+    return (frame for frame in _frames_for(container, stream, clock, pts) if _pts(frame) >= pts)
+
+
 def _fitted(image: Image, height: int, width: int, box: tuple[int, int, int, int] | None) -> Image:
     if box is None:
         return resize(centre_square(image), height, width)

@@ -1,7 +1,7 @@
 """The tasks: what a model does to one item. One file each; this tuple is the whole list."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -13,8 +13,13 @@ from pipelines.tasks.image_classification import ImageClassification
 from pipelines.tasks.latents import Latents
 from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
+from pipelines.tasks.optical_flow import OpticalFlow
+from pipelines.tasks.text_classification import TextClassification
 from pipelines.tasks.video_classification import VideoClassification
 from pipelines.tensors import Format
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 class Task(Protocol):
@@ -39,8 +44,8 @@ class Task(Protocol):
         """The format of the output, unless the job says otherwise."""
 
     @property
-    def mp4s(self) -> bool:
-        """Whether every item becomes an MP4 in the end; the rows' column mp4 names it."""
+    def assembly(self) -> "Assembly | None":
+        """What is made of the committed parts in the end, beside the table; a column of the rows names its files."""
 
     @property
     def staged(self) -> bool:
@@ -90,7 +95,9 @@ TASKS: tuple[type[Task], ...] = (
     MultimodalAutoencoding,
     VideoClassification,
     ImageClassification,
+    OpticalFlow,
     MaskedLM,
+    TextClassification,
     Latents,
     Decode,
 )

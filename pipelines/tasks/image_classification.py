@@ -42,8 +42,8 @@ class ImageClassification:
         return "parquet"
 
     @property
-    def mp4s(self) -> bool:
-        return False
+    def assembly(self) -> None:
+        return None
 
     @property
     def staged(self) -> bool:

@@ -51,8 +51,8 @@ class Latents:
         return "parquet"
 
     @property
-    def mp4s(self) -> bool:
-        return False
+    def assembly(self) -> None:
+        return None
 
     @property
     def staged(self) -> bool:

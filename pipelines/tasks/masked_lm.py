@@ -55,8 +55,8 @@ class MaskedLM:
         return "parquet"
 
     @property
-    def mp4s(self) -> bool:
-        return False
+    def assembly(self) -> None:
+        return None
 
     @property
     def staged(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from pipelines.points import (
     tensor_fields,
 )
 from pipelines.tensors import Format, pack, unpack
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,15 @@ class MultimodalAutoencoding:
     @property
     def format(self) -> Format:
         return "parquet" if self.staged else "arrow"  # Arrow's layout is for tensors, Parquet's for queries
+
+    @property
+    def assembly(self) -> "Assembly | None":
+        if not self.mp4s:
+            return None
+        from pipelines.assembly import Assembly
+        from pipelines.videos import write_videos
+
+        return Assembly("video", write_videos)
 
     @property
     def mp4s(self) -> bool:

@@ -44,8 +44,8 @@ class VideoClassification:
         return "parquet"
 
     @property
-    def mp4s(self) -> bool:
-        return False
+    def assembly(self) -> None:
+        return None
 
     @property
     def staged(self) -> bool:
