@@ -10,7 +10,7 @@ from queue import Queue
 
 import pyarrow as pa
 
-from pipelines.decoding import Decoder
+from pipelines.decoding import Decoder, DecoderError
 from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.sources import Source
@@ -64,6 +64,8 @@ def list_and_probe(
             with reader.open(asdict(item)) as opened:
                 windows, info = decoder.probe(opened.files)
             return Probed(item, windows, info, None)
+        except DecoderError:
+            raise
         # One row in, its rows or one error out: whatever a stranger's file raises.
         except Exception as error:
             return Probed(item, 0, None, ItemError.of(error, stage="probe"))
@@ -76,12 +78,18 @@ def list_and_probe(
         return
     with ThreadPoolExecutor(len(decoders)) as pool:
         ahead: deque[Future[Probed]] = deque()  # bounded, however many items there are
-        for item in items:
-            ahead.append(pool.submit(probe, item))
-            if len(ahead) > _AHEAD:
+        try:
+            for item in items:
+                ahead.append(pool.submit(probe, item))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        except BaseException:  # Ctrl-C, say: nobody waits for what is still being read
+            pool.shutdown(wait=False, cancel_futures=True)
+            for decoder in decoders:
+                decoder.close()
+            raise
     reader.close()
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perceiver_core.config import PerceiverConfig
-from pipelines.decoding import Decoder
+from pipelines.decoding import Decoder, DecoderError
 from pipelines.describing import column
 from pipelines.errors import ItemError
 from pipelines.limits import Limits
@@ -67,6 +67,8 @@ class Decode:
             origin = {field.name: span[field.name] for field in _ORIGIN}
             try:
                 done += self._windows(span, origin)
+            except DecoderError:
+                raise
             # One row in, its rows or one error out: whatever a stranger's file raises.
             except Exception as error:
                 failed.append(origin | {"error": ItemError.of(error, stage="decode").to_json()})
@@ -82,7 +84,7 @@ class Decode:
             return []
         done = []
         with self.reader.open(span) as opened:
-            known = origin | opened.kept
+            known = {**origin, **opened.kept}
             for batch in self.decoder.windows(opened.files, span["info"], span["first"], span["stop"]):
                 columns = [
                     batch[field.name]
