@@ -30,7 +30,7 @@ def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan
         "batch": model.batch,
         "chunk": model.chunk,
         "format": job.format,
-        "contents": job.input.model_dump(include={"format", "columns", "keep"}),
+        "contents": job.input.model_dump(include={"format", "columns", "keep", "roots"}),
         "limits": dataclasses.asdict(job.limits),
         "input": digest(plan),
     }

@@ -35,7 +35,7 @@ from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink, committed, create_if_absent, prepare, read_commits
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
-from pipelines.stages import ModelPlan
+from pipelines.stages import ModelPlan, check_kept
 from pipelines.tensors import is_tensor
 
 _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
@@ -258,7 +258,9 @@ def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
         except ValueError as error:
             raise SpecError(f"model.checkpoint: {error}") from error
     try:
-        return choose(uris, about.format, about.columns, about.keep, given, job.limits)
+        source = choose(uris, about.format, about.columns, about.keep, given, job.limits, about.roots)
+        check_kept(source.kept, job.options, checkpoint.config)
+        return source
     except InputError as error:
         raise SpecError(f"input: {error}") from error
 

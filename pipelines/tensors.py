@@ -90,14 +90,21 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
         flat = np.frombuffer(buffer, dtype) if buffer is not None else np.empty(0, dtype)
         size = int(np.prod(shape))
         return flat[start + column.offset * size :][: len(column) * size].reshape(-1, *shape)
-    metadata = field.metadata or {}
-    if _DTYPE not in metadata:
+    layout = packed_layout(field)
+    if layout is None:
         raise TypeError(f"Column {name} has type {field.type}: expected a tensor column of a perceive table.")
-    shape = tuple(json.loads(metadata[_SHAPE]))
-    dtype = np.dtype(metadata[_DTYPE].decode())
+    dtype, shape = layout
     size = int(np.prod(shape)) * dtype.itemsize
     data = np.frombuffer(column.buffers()[1], np.uint8) if len(column) else np.empty(0, np.uint8)
     return data[column.offset * size : (column.offset + len(column)) * size].view(dtype).reshape(-1, *shape)
+
+
+def packed_layout(field: pa.Field) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """The dtype and shape of a tensor column as it rests in Parquet; None of all other columns."""
+    metadata = field.metadata or {}
+    if _DTYPE not in metadata or not pa.types.is_fixed_size_binary(field.type):
+        return None
+    return np.dtype(metadata[_DTYPE].decode()), tuple(json.loads(metadata[_SHAPE]))
 
 
 def _binary_field(field: pa.Field) -> pa.Field:

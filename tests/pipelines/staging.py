@@ -1,6 +1,7 @@
 """Decode and Predict without Ray, on tiny checkpoints of any head, whose answers differ from input to input."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def stages(
     model = ModelPlan(str(checkpoint), "float32", batch, task.chunk(config, batch, 1 << 20), fold=fold)
     decode = Decode(task, config, source, limits)
     predict = Predict(task, model, "cpu", 1, source.kept, SilentMeter())
-    blocks = [split_block(predict(decode(spans))) for spans in shards(plan).values()]
+    with closing(decode.reader):
+        blocks = [split_block(predict(decode(spans))) for spans in shards(plan).values()]
     failed: Sequence[dict[str, Any]] = pa.concat_tables([block for _, block in blocks]).to_pylist()
     errors = {Path(row["uri"]).name: ItemError.from_json(row["error"]) for row in failed}
     return pa.concat_tables([rows for rows, _ in blocks]), errors

@@ -1,6 +1,8 @@
 """masked-lm: which bytes are masked, in which window they are filled in, and with what."""
 
+import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ from hypothesis import strategies as st
 from perceiver_core import PerceiverConfig, PerceiverTokenizer
 from perceiver_core.checkpoint import load
 from pipelines.contents import TEXT
+from pipelines.decoding import Decoder
+from pipelines.errors import ItemError
 from pipelines.limits import Limits
+from pipelines.plan import cut_shards, list_and_probe, shards
+from pipelines.sources.choose import choose
 from pipelines.sources.files import Files
+from pipelines.stages import Decode, check_kept, split_block
 from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.texts import cut
 from tests.pipelines.staging import save_head, stages
@@ -40,6 +47,32 @@ def run(folder: Path, checkpoint: Path, texts: dict[str, bytes], **options: Any)
     for row in table.to_pylist():
         rows.setdefault(Path(row["uri"]).stem, []).append(row)
     return rows, errors
+
+
+def test_texts_of_a_table_and_what_is_kept_of_it(checkpoint: Path, tmp_path: Path) -> None:
+    lines = [
+        {"body": "a[MASK]", "author": "x"},
+        {"body": None, "author": "y"},
+        {"body": "", "author": "z"},
+        {"body": "é[MASK]", "author": None},
+    ]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = MaskedLM(overlap=16)
+    source = choose([str(path)], "auto", {"text": "body"}, ["author"], task.contents, Limits())
+    check_kept(source.kept, task, CONFIG)
+    decode = Decode(task, CONFIG, source, Limits())
+    [spans] = shards(cut_shards(list_and_probe(source, [Decoder(task, CONFIG, Limits())]), 64)).values()
+    with closing(decode.reader):
+        good, failed = split_block(decode(spans))
+    assert good.select(["author", "positions"]).to_pylist() == [
+        {"author": "x", "positions": [1]},
+        {"author": None, "positions": [2]},
+    ]
+    errors = [ItemError.from_json(error).message for error in failed["error"].to_pylist()]
+    assert len(errors) == 2
+    assert "null" in errors[0]
+    assert errors[1].startswith("expected a text; got 0 bytes")
 
 
 def answer(model: Any, ids: list[int], places: list[int]) -> Any:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -33,6 +35,7 @@ from pipelines.plan import cut_shards, list_and_probe, shards
 from pipelines.publish import finish
 from pipelines.sink import OutputError, Sink, prepare, write_part
 from pipelines.sources import Opened
+from pipelines.sources.choose import choose
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict
 from pipelines.tasks.optical_flow import OpticalFlow
@@ -209,6 +212,33 @@ def test_pairs_of_images(checkpoint: Path) -> None:
         "input"
     )
     assert errors["bad"].message.startswith("expected an image as JPEG, PNG")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_pairs_of_a_table_or_a_tar(kind: str, checkpoint: Path, tmp_path: Path) -> None:
+    pictures = [np.random.default_rng(n).integers(0, 256, (24, 32, 3)).astype(np.uint8) for n in range(4)]
+    cells = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "png")
+        cells.append(buffer.getvalue())
+    if kind == "parquet":
+        path, columns = tmp_path / "pairs.parquet", {}
+        pq.write_table(pa.table({"first": cells[0::2], "second": cells[1::2]}), path)
+    else:
+        path, columns = tmp_path / "pairs.tar", {"first": "0.png", "second": "1.png"}
+        with tarfile.open(path, "w") as tar:
+            for number, cell in enumerate(cells):
+                member = tarfile.TarInfo(f"pair{number // 2}.{number % 2}.png")
+                member.size = len(cell)
+                tar.addfile(member, io.BytesIO(cell))
+    task = OpticalFlow()
+    source = choose([str(path)], "auto", columns, [], task.contents, Limits())
+    rows, errors = stages(task, checkpoint, source)
+    assert not errors
+    for flow, one, other in zip(flows(rows), pictures[0::2], pictures[1::2], strict=True):
+        expected = flow_of(checkpoint, one, other)
+        np.testing.assert_allclose(flow, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def committed_run(out: Path, media: Path, checkpoint: Path, task: OpticalFlow) -> tuple[pa.Table, Sink]:
