@@ -152,6 +152,14 @@ def not_square(path: Path) -> None:
         out.mux(stream.encode(None))
 
 
+def old_title(path: Path) -> None:
+    """Tags from before UTF-8."""
+    write_clip(path, frames=20)
+    data = path.read_bytes()
+    assert data.count(b"Lavf") == 1
+    path.write_bytes(data.replace(b"Lavf", "über".encode("latin-1")))
+
+
 def long(path: Path) -> None:
     """Two frames, an hour and more apart."""
     write_clip(path, frames=2, pts=[0, 4_000_000], time_base=Fraction(1, 1000))
@@ -191,6 +199,7 @@ STRANGE = [
     Strange("dot.mkv", clip(size=(1, 1), codec="ffv1", pixel_format="bgr0"), 20),
     Strange("dot.mp4", clip(size=(1, 1), pixel_format="yuv444p"), 20),
     Strange("not-square.mp4", not_square, 20),
+    Strange("old-title.mp4", old_title, 20),
     Strange("damaged.mp4", damaged, error="MediaError", message=r"corrupt video at 0\.\d+ s", stage="decode"),
     Strange("big.mkv", big, error="LimitError", message=r"bytes of the video: .* limits\.bytes allows"),
     Strange("large.mov", large, error="LimitError", message=r"pixels of a frame in .* the 16,777,216 that"),

@@ -58,7 +58,8 @@ def open_container(file: BinaryIO, limits: Limits = STANDARD) -> Iterator[InputC
     cursor = _Cursor(file)
     _check_size(cursor)
     try:
-        with av.open(cursor, mode="r", options=_options(limits)) as container:
+        # Titles that are not UTF-8 are none of ours.
+        with av.open(cursor, mode="r", options=_options(limits), metadata_errors="replace") as container:
             limits.check("streams", len(container.streams), "streams in the file")
             yield container
     except av.FFmpegError as error:
