@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and w
 _SHARD_WINDOWS = 64
 #: What one decoder call may hold of scores and activations.
 _DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
+#: Ray's switches for pickles in tables: code that runs when a stranger's file is read.
+_UNPICKLING = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA")
 
 
 class ErrorBudgetError(RuntimeError):
@@ -77,14 +80,14 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     leaves the run resumable: the same job on the same output does what is missing.
     """
     began = time.monotonic()
+    _refuse_pickles()
     checkpoint = _checkpoint(job, progress)
     config = checkpoint.config
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
     source = _source(job, checkpoint)
-    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
-    plan = _plan(job, config, source, decoders, progress)
+    plan = _plan(job, config, source, progress)
     what = fingerprint(job, checkpoint, model, plan)
     out = job.output.uri
     run = run_id(out, what, plan)
@@ -121,7 +124,8 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         raise _budget_error(reader.quarantine(out).to_pylist()[0])
     sheet = None
     if job.options.reconstructs:
-        sheet = write_contact_sheet(plan, sink, job.options, config, source, decoders[0])
+        with closing(Decoder(job.options, config, job.limits)) as decoder:
+            sheet = write_contact_sheet(plan, sink, job.options, config, source, decoder)
     drop_staged(sink)
     return _result(manifest, sink, job, sheet, to_do, time.monotonic() - began)
 
@@ -175,15 +179,27 @@ def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
         thread.join()
 
 
+def _refuse_pickles() -> None:
+    for name in _UNPICKLING:
+        if os.environ.get(name, "").lower() in ("1", "true"):
+            raise SpecError(
+                f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
+                f"brings along. Unset it: perceive reads no pickles. (unset {name})"
+            )
+
+
 def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     try:
         found = inspect(job.model.checkpoint, progress=progress)
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
+        why = getattr(job.options, "refused", {}).get(
+            found.architecture, "Choose another checkpoint or another task."
+        )
         raise SpecError(
             f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
-            f"on {' or '.join(job.options.architectures)}. Choose another checkpoint or another task."
+            f"on {' or '.join(job.options.architectures)}. {why}"
         )
     try:
         job.options.check(found.config)
@@ -250,10 +266,9 @@ def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
         raise SpecError(f"input: {error}") from error
 
 
-def _plan(
-    job: JobSpec, config: PerceiverConfig, source: Source, decoders: Sequence[Decoder], progress: Progress
-) -> pa.Table:
+def _plan(job: JobSpec, config: PerceiverConfig, source: Source, progress: Progress) -> pa.Table:
     progress.stage("items planned", None)
+    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
     asked = job.compute.shard_windows
     size = asked or _shard_windows(job.options.input_schema(config))
     try:
@@ -261,6 +276,9 @@ def _plan(
         return cut_shards(probed, size, None if asked else _SHARD_BYTES)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
+    finally:
+        for decoder in decoders:
+            decoder.close()
 
 
 def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:

@@ -68,7 +68,7 @@ def probe_video(
     file: BinaryIO, stream: int | None, config: PerceiverConfig, limits: Limits, overlap: int = 0
 ) -> tuple[int, str]:
     """How many windows a video has, and what reading them takes, as JSON."""
-    info = probe(file, stream=stream, fps=FPS)
+    info = probe(file, stream=stream, fps=FPS, limits=limits)
     return count_windows(info, window_shape(config, overlap)), json.dumps(asdict(info))
 
 
@@ -79,6 +79,7 @@ def video_windows(
     stop: int,
     audio: Channel,
     shape: WindowShape,
+    limits: Limits,
     fit: Fit = "crop",
     context: bool = False,
 ) -> Iterator[dict[str, Any]]:
@@ -91,7 +92,7 @@ def video_windows(
     box = zip((field.name for field in BOX), shown_in(media, shape), strict=True)
     more: dict[str, Any] = dict(box) if fit == "letterbox" else {}
     begin, end = (max(first - 1, 0), min(stop + 1, count_windows(media, shape))) if context else (first, stop)
-    for window in read_windows(file, media, shape, begin, end, audio=audio, fit=fit):
+    for window in read_windows(file, media, shape, begin, end, audio=audio, fit=fit, limits=limits):
         if context:
             more["context"] = not first <= window.index < stop
         yield more | {

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.decoding import Decoder
+from pipelines.decoding import Decoder, DecoderError
 from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.sources import Reader, Source
@@ -68,6 +68,8 @@ def list_and_probe(
             with reader.open(asdict(item)) as opened:
                 windows, info = decoder.probe(opened.files)
             return Probed(item, windows, info, None)
+        except DecoderError:
+            raise
         # One row in, its rows or one error out: whatever a stranger's file raises.
         except Exception as error:
             return Probed(item, 0, None, ItemError.of(error, stage="probe"))
@@ -80,12 +82,18 @@ def list_and_probe(
         return
     with closing(source.reader()) as reader, ThreadPoolExecutor(len(decoders)) as pool:
         ahead: deque[Future[Probed]] = deque()  # bounded, however many items there are
-        for item in items:
-            ahead.append(pool.submit(probe, item))
-            if len(ahead) > _AHEAD:
+        try:
+            for item in items:
+                ahead.append(pool.submit(probe, item))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        except BaseException:  # Ctrl-C, say: nobody waits for what is still being read
+            pool.shutdown(wait=False, cancel_futures=True)
+            for decoder in decoders:
+                decoder.close()
+            raise
 
 
 def cut_shards(probed: Iterable[Probed], shard_windows: int, shard_bytes: int | None = None) -> pa.Table:

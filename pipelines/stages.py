@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perceiver_core.config import PerceiverConfig
-from pipelines.decoding import Decoder
+from pipelines.decoding import Decoder, DecoderError
 from pipelines.describing import column
 from pipelines.errors import ItemError
 from pipelines.items import InputError
@@ -81,6 +81,8 @@ class Decode:
             origin = {field.name: span[field.name] for field in _ORIGIN}
             try:
                 done += self._windows(span, origin)
+            except DecoderError:
+                raise
             # One row in, its rows or one error out: whatever a stranger's file raises.
             except Exception as error:
                 failed.append(origin | {"error": ItemError.of(error, stage="decode").to_json()})

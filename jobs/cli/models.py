@@ -57,12 +57,7 @@ def _tasks(architecture: str) -> list[str]:
     """The tasks of this package that run on it."""
     from pipelines.tasks import TASKS
 
-    refused = {task.name: getattr(task, "refused", ()) for task in TASKS}  # by `check`, with the reason
-    return [
-        task.name
-        for task in TASKS
-        if architecture in task.architectures and architecture not in refused[task.name]
-    ]
+    return [task.name for task in TASKS if architecture in task.architectures]
 
 
 def _described(checkpoint: str, quiet: bool) -> dict[str, Any]:

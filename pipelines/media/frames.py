@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from av.video.stream import VideoStream
 
-from pipelines.limits import Limits
+from pipelines.limits import STANDARD, Limits
 from pipelines.media.container import MediaError, open_container, read_only, seek, stream_at
 from pipelines.media.info import choose_video, first_frame
 from pipelines.media.resize import Image
@@ -42,11 +42,10 @@ def index_frames(file: BinaryIO, limits: Limits, *, stream: int | None = None) -
     It reads the whole file once, since no container tells where a frame of a given number is. `stream` is the
     container's index. Raises MediaError, or LimitError for more than the limits allow.
     """
-    with open_container(file) as container:
-        limits.check("streams", len(container.streams), "streams of a video")
-        video = choose_video(container, stream)
+    with open_container(file, limits) as container:
+        video = choose_video(container, stream, limits)
         assert video.time_base is not None
-        frame = first_frame(container, video)
+        frame = first_frame(container, video, limits)
         assert frame.pts is not None
         turned = bool(quarter_turns(frame) % 2)
         width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
@@ -86,7 +85,7 @@ def index_frames(file: BinaryIO, limits: Limits, *, stream: int | None = None) -
 
 
 def read_frames(
-    file: BinaryIO, index: FrameIndex, wanted: Sequence[int]
+    file: BinaryIO, index: FrameIndex, wanted: Sequence[int], limits: Limits = STANDARD
 ) -> Iterator[tuple[int, float, Image]]:
     """The frames of these increasing numbers: number, seconds since the first frame, (H, W, 3) RGB, upright.
 
@@ -98,9 +97,9 @@ def read_frames(
     number = (wanted[0] // index.step) * index.step
     places = iter(wanted)
     place = next(places, None)
-    with open_container(file) as container:
+    with open_container(file, limits) as container:
         stream = stream_at(container, index.video_stream, VideoStream)
-        for frame in read_from(container, stream, clock, index.anchors[number // index.step]):
+        for frame in read_from(container, stream, clock, index.anchors[number // index.step], limits):
             assert frame.pts is not None
             if number % index.step == 0 and frame.pts != index.anchors[number // index.step]:
                 raise _uncounted(index, number, clock.seconds(frame.pts))

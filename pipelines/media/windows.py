@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from av.video.stream import VideoStream
 
+from pipelines.limits import STANDARD, Limits
 from pipelines.media.audio import Channel, Samples, read_segment
 from pipelines.media.container import open_container, stream_at
 from pipelines.media.info import MediaInfo
@@ -71,6 +72,7 @@ def read_windows(
     *,
     audio: Channel = "first",
     fit: Fit = "crop",
+    limits: Limits = STANDARD,
 ) -> Iterator[Window]:
     """Windows first..stop - 1, bitwise the same whichever of them are asked for."""
     if info.fps != shape.fps:
@@ -82,10 +84,10 @@ def read_windows(
     ticks = range(first * shape.step, min((stop - 1) * shape.step + shape.frames, info.frames))
     box = shown_in(info, shape) if fit == "letterbox" else None
     sound_end = _sound_end(info, shape)
-    sound = _read_sound(file, info, shape, first, stop, audio)
-    with open_container(file) as container:
+    sound = _read_sound(file, info, shape, first, stop, audio, limits)
+    with open_container(file, limits) as container:
         stream = stream_at(container, info.video_stream, VideoStream)
-        pictures = read_ticks(container, stream, info.clock(), ticks, shape.height, shape.width, box)
+        pictures = read_ticks(container, stream, info.clock(), ticks, shape.height, shape.width, box, limits)
         shared: list[Image] = []  # with the window before
         for index, samples in zip(range(first, stop), sound, strict=True):
             begin = index * shape.step
@@ -106,7 +108,13 @@ def shown_in(info: MediaInfo, shape: WindowShape) -> tuple[int, int, int, int]:
 
 
 def _read_sound(
-    file: BinaryIO, info: MediaInfo, shape: WindowShape, first: int, stop: int, channel: Channel
+    file: BinaryIO,
+    info: MediaInfo,
+    shape: WindowShape,
+    first: int,
+    stop: int,
+    channel: Channel,
+    limits: Limits,
 ) -> Iterator[Samples]:
     track = info.track()
     segment_samples = SEGMENT * shape.samples
@@ -123,7 +131,7 @@ def _read_sound(
                 start = segment * segment_samples
                 stop_at = min(start + segment_samples, end)
                 held[segment] = read_segment(
-                    file, track, info.start, shape.sample_rate, start, stop_at, channel
+                    file, track, info.start, shape.sample_rate, start, stop_at, channel, limits
                 )
             part = held[segment][place : place + until - at]
             out[at - begin : at - begin + len(part)] = part

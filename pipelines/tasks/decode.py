@@ -41,8 +41,11 @@ class Decode:
     """Decode latents that were stored: video, sound and labels, a classifier's labels, or a text's bytes."""
 
     name: ClassVar[str] = "decode"
-    architectures: ClassVar[tuple[str, ...]] = (multimodal.ARCHITECTURE, *_LABELS_ONLY, _MASKED, _FLOW)
-    refused: ClassVar[tuple[str, ...]] = (_FLOW,)  #: by `check`, which says why
+    architectures: ClassVar[tuple[str, ...]] = (multimodal.ARCHITECTURE, *_LABELS_ONLY, _MASKED)
+    refused: ClassVar[dict[str, str]] = {  #: why not
+        _FLOW: "Optical flow can't be decoded from latents alone, for its decoder's queries are made of the frames: "
+        "use the task optical-flow on these."
+    }
     contents: ClassVar[tuple[tuple[Content, ...], ...]] = ((LATENTS,),)
     probes: ClassVar[bool] = False
     preview: ClassVar[tuple[str, ...]] = ()
@@ -74,11 +77,8 @@ class Decode:
 
     def check(self, config: PerceiverConfig) -> None:
         kind = config.architectures[0]
-        if kind == _FLOW:
-            raise ValueError(
-                "optical flow can't be decoded from latents alone: its decoder's queries are made of the frames. "
-                "Use the task optical-flow on the frames."
-            )
+        if kind in self.refused:
+            raise ValueError(self.refused[kind])
         if kind != multimodal.ARCHITECTURE and (self.points != "all" or {*self.outputs} != {*OUTPUTS}):
             raise ValueError(
                 f"points and outputs are of {multimodal.ARCHITECTURE}; got a {kind}. Leave them out."

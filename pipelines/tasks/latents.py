@@ -117,7 +117,7 @@ class Latents:
         if content == VIDEO:
             shape = multimodal.window_shape(config, self.overlap)
             yield from multimodal.video_windows(
-                files["video"], info, first, stop, self.audio, shape, fit=self.fit
+                files["video"], info, first, stop, self.audio, shape, limits, fit=self.fit
             )
         elif content == IMAGE:
             image = decode_image(files["image"], limits)  # H, W, 3

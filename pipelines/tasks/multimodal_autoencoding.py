@@ -146,7 +146,7 @@ class MultimodalAutoencoding:
     ) -> Iterator[Mapping[str, Any]]:
         shape = multimodal.window_shape(config, self.overlap)
         yield from multimodal.video_windows(
-            files["video"], info, first, stop, self.audio, shape, self.fit, context=self.overlap > 0
+            files["video"], info, first, stop, self.audio, shape, limits, self.fit, context=self.overlap > 0
         )
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:

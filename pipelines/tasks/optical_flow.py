@@ -146,7 +146,7 @@ class OpticalFlow:
             assert info is not None
             known = json.loads(info)
             del known["window_bytes"]
-            pairs = self._pairs(files["video"], FrameIndex(**known), first, stop)
+            pairs = self._pairs(files["video"], FrameIndex(**known), first, stop, limits)
         else:
             pairs = iter([(0, None, *_two_images(files, limits))])
         for window, seconds, *images in pairs:
@@ -211,13 +211,13 @@ class OpticalFlow:
         return json.dumps(known | {"window_bytes": rows * columns * _COLOURS + height * width * _VECTOR})
 
     def _pairs(
-        self, file: BinaryIO, index: FrameIndex, first: int, stop: int
+        self, file: BinaryIO, index: FrameIndex, first: int, stop: int, limits: Limits
     ) -> Iterator[tuple[int, float | None, Image, Image]]:
         """Number, seconds and frames of the pairs [first, stop) of a video."""
         firsts = range(first * self.every, stop * self.every, self.every)
         wanted = sorted({*firsts, *(number + self.stride for number in firsts)})
         waiting: dict[int, tuple[float, Image]] = {}
-        for number, seconds, image in read_frames(file, index, wanted):
+        for number, seconds, image in read_frames(file, index, wanted, limits):
             begun = waiting.pop(number - self.stride, None)
             if number in firsts:
                 waiting[number] = seconds, image

@@ -78,7 +78,7 @@ class VideoClassification:
         limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
         shape = multimodal.window_shape(config)
-        yield from multimodal.video_windows(files["video"], info, first, stop, self.audio, shape)
+        yield from multimodal.video_windows(files["video"], info, first, stop, self.audio, shape, limits)
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
         return 1

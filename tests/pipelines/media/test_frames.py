@@ -103,7 +103,7 @@ def test_an_index_of_a_long_video_is_short(clips: Path, monkeypatch: pytest.Monk
             Limits(duration=1.5),
             r"seconds of a video: 1\.6 are more than the 1\.5 that limits\.duration allows",
         ),
-        (Limits(pixels=3000), r"pixels of a frame of 64 x 48: 3,072 are more than the 3,000"),
+        (Limits(pixels=3000), r"pixels of a frame in stream 0: 3,072 are more than the 3,000"),
     ],
 )
 def test_limits(limits: Limits, message: str, clips: Path) -> None:

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from perceiver_core.checkpoint import inspect
 from pipelines.contents import Content
-from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
 from pipelines.limits import Limits
 from pipelines.plan import cut_shards, list_and_probe, shards
@@ -48,8 +47,8 @@ def rows_of(
     config = inspect(checkpoint).config
     task.check(config)
     source, limits = Files((str(media),), content), Limits()
-    plan = cut_shards(list_and_probe(source, [Decoder(task, config, limits)]), shard_windows)
     decode = Decode(task, config, source, limits)
+    plan = cut_shards(list_and_probe(source, [decode.decoder]), shard_windows)  # one process for both
     chunk = chunk or task.chunk(config, batch, 1 << 29)
     model = ModelPlan(str(checkpoint), "float32", batch, chunk, fold=fold)
     predict = Predict(task, model, "cpu", 1, source.kept, SilentMeter())
@@ -58,4 +57,5 @@ def rows_of(
         rows, errors = split_block(predict(decode(spans)))
         good.append(rows)
         failed += [ItemError.from_json(text) for text in errors["error"].to_pylist()]
+    decode.decoder.close()
     return Rows(pa.concat_tables(good), failed, task.output_schema(config))

@@ -148,7 +148,7 @@ def test_bad_latents_are_named(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_options_of_other_checkpoints_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     flow = inspect(save_class(FLOW, tmp_path / "flow", train_size=(8, 8))).config
-    with pytest.raises(ValueError, match="optical flow can't be decoded from latents alone"):
+    with pytest.raises(ValueError, match="Optical flow can't be decoded from latents alone"):
         Decode().check(flow)
     images = inspect(save_class(LEARNED, tmp_path / "images")).config
     with pytest.raises(
