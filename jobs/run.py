@@ -23,17 +23,19 @@ from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PerceiverConfig
 from pipelines import reader
 from pipelines.contact_sheet import write_contact_sheet
+from pipelines.contents import IMAGE
 from pipelines.decoding import Decoder
 from pipelines.items import InputError
 from pipelines.manifest import Manifest, closed
 from pipelines.meter import Meter, Progress
+from pipelines.pictures import check_recipe
 from pipelines.plan import Probed, count_windows, cut_shards, list_and_probe, shards
 from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink, committed, create_if_absent, prepare, read_commits
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
-from pipelines.stages import ModelPlan
+from pipelines.stages import ModelPlan, check_kept
 from pipelines.tensors import is_tensor
 
 _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
@@ -62,6 +64,7 @@ class RunResult:
     seconds: float
     videos: str | None  #: the folder of MP4s, if the job asks for them
     items_without_video: int  #: of the items, how many have no MP4 because windows of theirs are quarantined
+    files: str | None  #: the folder of what else is made of every row or item, if the job asks for it
     contact_sheet: str | None  #: a picture of what was reconstructed, if anything was
 
     @property
@@ -83,7 +86,7 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    source = _source(job)
+    source = _source(job, checkpoint)
     plan = _plan(job, config, source, progress)
     what = fingerprint(job, checkpoint, model, plan)
     out = job.output.uri
@@ -191,9 +194,12 @@ def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
+        why = getattr(job.options, "refused", {}).get(
+            found.architecture, "Choose another checkpoint or another task."
+        )
         raise SpecError(
             f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
-            f"on {' or '.join(job.options.architectures)}. Choose another checkpoint or another task."
+            f"on {' or '.join(job.options.architectures)}. {why}"
         )
     try:
         job.options.check(found.config)
@@ -242,11 +248,20 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec) -> Source:
+def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
+    # The task of every checkpoint, latents, is given what this one reads.
+    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(checkpoint.config)
+    if (IMAGE,) in given:
+        try:
+            check_recipe(checkpoint.path, checkpoint.config)
+        except ValueError as error:
+            raise SpecError(f"model.checkpoint: {error}") from error
     try:
-        return choose(uris, about.format, about.columns, about.keep, job.options.contents, job.limits)
+        source = choose(uris, about.format, about.columns, about.keep, given, job.limits, about.roots)
+        check_kept(source.kept, job.options, checkpoint.config)
+        return source
     except InputError as error:
         raise SpecError(f"input: {error}") from error
 
@@ -254,9 +269,11 @@ def _source(job: JobSpec) -> Source:
 def _plan(job: JobSpec, config: PerceiverConfig, source: Source, progress: Progress) -> pa.Table:
     progress.stage("items planned", None)
     decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
-    size = job.compute.shard_windows or _shard_windows(job.options.input_schema(config))
+    asked = job.compute.shard_windows
+    size = asked or _shard_windows(job.options.input_schema(config))
     try:
-        return cut_shards(_watched(list_and_probe(source, decoders), job, progress), size)
+        probed = _watched(list_and_probe(source, decoders), job, progress)
+        return cut_shards(probed, size, None if asked else _SHARD_BYTES)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
     finally:
@@ -278,7 +295,7 @@ def _shard_windows(columns: pa.Schema) -> int:
         for field in columns
         if is_tensor(field.type)
     )
-    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // window))
+    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // max(1, window)))
 
 
 def _check_budget(job: JobSpec, sink: Sink, commit: Commit) -> None:
@@ -301,7 +318,8 @@ def _write_once(folder: Path, name: str, text: str) -> None:
 def _result(
     manifest: Manifest, sink: Sink, job: JobSpec, sheet: Path | None, windows_now: int, seconds: float
 ) -> RunResult:
-    mp4s = job.options.mp4s
+    assembly = job.options.assembly
+    mp4s = assembly is not None and assembly.folder == "video"
     return RunResult(
         run_id=manifest.run_id,
         output=sink.out,
@@ -313,5 +331,6 @@ def _result(
         seconds=round(seconds, 1),
         videos=str(Path(sink.out, "video")) if mp4s else None,
         items_without_video=len(set(reader.quarantine(sink.out)["item_id"].to_pylist())) if mp4s else 0,
+        files=str(Path(sink.out, assembly.folder)) if assembly and not mp4s else None,
         contact_sheet=str(sheet) if sheet else None,
     )

@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from jobs.secrets import SecretError, check_no_secrets
 from perceiver_core.sources import is_hub_id
 from pipelines.limits import Limits
 from pipelines.tasks import TASKS, Task, task_named
@@ -52,6 +53,12 @@ class ModelSpec(_Strict):
     )
 
 
+def _without_secrets(uris: str | list[str]) -> str | list[str]:
+    for uri in [uris] if isinstance(uris, str) else uris:
+        check_no_secrets(uri)
+    return uris
+
+
 class InputSpec(_Strict):
     """What is processed."""
 
@@ -64,12 +71,19 @@ class InputSpec(_Strict):
         description="where a table or a tar has the task's contents, such as image: jpg; by default of their names",
     )
     keep: list[str] = Field(default_factory=list, description="columns of the input that the output has, too")
+    roots: list[str] = Field(
+        default_factory=list,
+        description="folders, beside the input's own, that links found in the data may lead to",
+    )
+
+    _no_secrets = field_validator("uri", "roots")(_without_secrets)
 
 
 class OutputSpec(_Strict):
     """Where the table goes."""
 
     uri: str = Field(description="a folder: one job's output, resumed by running the same job again")
+    _no_secrets = field_validator("uri")(_without_secrets)
     format: Format | None = Field(default=None, description="of the parts; by default what suits the task")
 
 
@@ -181,10 +195,13 @@ def _problems(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[s
                 parent = parent.model_fields[name].annotation
             known = parent.model_fields if hasattr(parent, "model_fields") else parent.__dataclass_fields__
             yield f"{where}: {_unknown(place[-1], list(known))}"
+        elif detail["type"] == "unexpected_keyword_argument":  # of an option that has fields itself
+            yield f"{where}: no such option."
         elif detail["type"] == "missing":
             yield f"{where}: missing."
         else:
-            yield f"{where}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})"
+            got = "" if isinstance(inner, SecretError) else f" (got {detail['input']!r})"
+            yield f"{where}: {detail['msg'].removeprefix('Value error, ')}{got}"
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -210,7 +227,7 @@ def _with(document: dict[str, Any], path: list[str], value: Any) -> dict[str, An
 
 _CHECKPOINT = ["model", "checkpoint"]
 #: What in a job file is a path: relative to the file there, to the working directory in an override.
-_PATHS = (_CHECKPOINT, ["input", "uri"], ["output", "uri"])
+_PATHS = (_CHECKPOINT, ["input", "uri"], ["input", "roots"], ["output", "uri"])
 
 
 def _anchored(path: list[str], value: Any, folder: Path) -> Any:

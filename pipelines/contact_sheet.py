@@ -21,6 +21,7 @@ from pipelines.decoding import Decoder
 from pipelines.items import version_now
 from pipelines.sink import Sink, committed, create_if_absent
 from pipelines.sources import Source
+from pipelines.stages import CONTEXT
 from pipelines.tasks import Task
 from pipelines.tensors import to_numpy, unpack
 
@@ -168,7 +169,8 @@ def _frames(span: dict[str, Any], columns: pa.Schema, source: Source, decoder: D
     if changed:
         raise LookupError("it has changed since")
     with closing(source.reader()) as reading, reading.open(span) as opened:
-        [window] = decoder.windows(opened.files, span["info"], span["window"], span["window"] + 1)
+        found = decoder.windows(opened.files, span["info"], span["window"], span["window"] + 1)
+        [window] = (one for one in found if CONTEXT not in one.schema.names or not one[CONTEXT][0].as_py())
     frames: Frames = unpack(window["video"], columns.field("video").type)[0]  # T, H, W, 3
     return frames[: window["frames"][0].as_py()]
 

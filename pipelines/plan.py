@@ -5,15 +5,18 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from queue import Queue
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.decoding import Decoder, DecoderError
 from pipelines.errors import ItemError
 from pipelines.items import Item
-from pipelines.sources import Source
+from pipelines.sources import Reader, Source
 
 #: One row per span: the windows [first, stop) of one item that belong to one shard. An item that could not be
 #: read has one span without windows and says why; Decode turns it into its quarantine row.
@@ -34,6 +37,7 @@ PLAN = pa.schema(
 )
 
 _AHEAD = 64  # probes in flight or waiting for their turn
+_ROWS = 16_384  # of the plan that are Python objects at once
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def list_and_probe(
     idle: Queue[Decoder] = Queue()
     for decoder in decoders:
         idle.put(decoder)
-    reader = source.reader()
+    reader: Reader
 
     def probe(item: Item) -> Probed:
         decoder = idle.get()
@@ -76,7 +80,7 @@ def list_and_probe(
     if not decoders[0].task.probes:
         yield from (Probed(item, 1, None, None) for item in items)
         return
-    with ThreadPoolExecutor(len(decoders)) as pool:
+    with closing(source.reader()) as reader, ThreadPoolExecutor(len(decoders)) as pool:
         ahead: deque[Future[Probed]] = deque()  # bounded, however many items there are
         try:
             for item in items:
@@ -90,63 +94,73 @@ def list_and_probe(
             for decoder in decoders:
                 decoder.close()
             raise
-    reader.close()
 
 
-def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
+def cut_shards(probed: Iterable[Probed], shard_windows: int, shard_bytes: int | None = None) -> pa.Table:
     """Cut items into shards of at most `shard_windows` windows, in order; returns the plan table.
 
     An item that fits into a shard is never split, one that doesn't is cut into shards of its own: every
-    extra span costs a seek and its preroll. An unreadable item weighs as much as a window.
+    extra span costs a seek and its preroll. An unreadable item weighs as much as a window. With `shard_bytes`, a
+    window whose size the probe tells (`window_bytes` in what it learnt) weighs as many as its part of a shard's.
     """
-    rows: list[dict[str, object]] = []
+    batches: list[pa.RecordBatch] = []
+    rows: list[tuple[object, ...]] = []
     shard, used = 0, 0
     for one in probed:
-        fits = max(one.windows, 1) <= shard_windows
-        if used and not (fits and used + max(one.windows, 1) <= shard_windows):
+        step, weight = _most_windows(one.info, shard_windows, shard_bytes)
+        fits = max(one.windows, 1) <= step
+        if used and not (fits and used + max(one.windows, 1) * weight <= shard_windows):
             shard, used = shard + 1, 0
-        for first in range(0, max(one.windows, 1), shard_windows):
-            stop = min(first + shard_windows, one.windows)
-            if used + max(stop - first, 1) > shard_windows:
+        for first in range(0, max(one.windows, 1), step):
+            stop = min(first + step, one.windows)
+            if used and used + max(stop - first, 1) * weight > shard_windows:
                 shard, used = shard + 1, 0
-            used += max(stop - first, 1)
+            used += max(stop - first, 1) * weight
             item = one.item
-            rows.append(
-                {
-                    "shard": shard,
-                    "item_id": item.item_id,
-                    "version": item.version,
-                    "uri": item.uri,
-                    "member": item.member,
-                    "at": item.at,
-                    "size": item.size,
-                    "first": first,
-                    "stop": stop,
-                    "info": one.info,
-                    "error": one.error.to_json() if one.error else None,
-                }
-            )
+            error = one.error.to_json() if one.error else None
+            named = (item.item_id, item.version, item.uri, item.member, item.at, item.size)
+            rows.append((shard, *named, first, stop, one.info, error))
         if not fits:
             shard, used = shard + 1, 0
-    return pa.Table.from_pylist(rows, schema=PLAN)
+        if len(rows) >= _ROWS:
+            batches.append(_batch(rows))
+            rows = []
+    return pa.Table.from_batches([*batches, _batch(rows)], PLAN)
+
+
+def _batch(rows: list[tuple[object, ...]]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(PLAN)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, PLAN, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=PLAN)
+
+
+def _most_windows(info: str | None, shard_windows: int, shard_bytes: int | None) -> tuple[int, int]:
+    """How many windows of this item a shard holds, and how many usual ones each of them stands for."""
+    size = json.loads(info).get("window_bytes", 0) if info and shard_bytes else 0
+    if not size or not shard_bytes:
+        return shard_windows, 1
+    return max(1, min(shard_windows, shard_bytes // size)), -(-shard_windows * size // shard_bytes)
 
 
 def digest(plan: pa.Table) -> str:
     """A hash of the plan's content, for the run's fingerprint."""
     sha = hashlib.sha256()
-    for row in plan.to_pylist():
-        sha.update(json.dumps(row, sort_keys=True).encode())
+    for batch in plan.to_batches(max_chunksize=_ROWS):
+        for row in batch.to_pylist():
+            sha.update(json.dumps(row, sort_keys=True).encode())
     return sha.hexdigest()
 
 
 def shards(plan: pa.Table) -> dict[int, pa.Table]:
     """The plan's rows by shard, each a slice without a copy (a plan's rows are in shard order)."""
-    ids = plan["shard"].to_pylist()
-    starts = [i for i, shard in enumerate(ids) if i == 0 or ids[i - 1] != shard]
+    ids = plan["shard"].to_numpy()
+    starts = np.flatnonzero(np.diff(ids, prepend=-1)).tolist()
     stops = [*starts[1:], len(ids)]
-    return {ids[start]: plan.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)}
+    return {
+        int(ids[start]): plan.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)
+    }
 
 
 def count_windows(plan: pa.Table) -> int:
     """How many windows the plan has, over all items."""
-    return sum(plan["stop"].to_pylist()) - sum(plan["first"].to_pylist())
+    return int(pc.sum(plan["stop"], min_count=0).as_py() - pc.sum(plan["first"], min_count=0).as_py())

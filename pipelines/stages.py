@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.decoding import Decoder, DecoderError
+from pipelines.describing import column
 from pipelines.errors import ItemError
+from pipelines.items import InputError
 from pipelines.limits import Limits
 from pipelines.meter import Meter
 from pipelines.sources import Source
@@ -22,10 +24,10 @@ from pipelines.tensors import in_flight, is_tensor, unpack
 
 #: What every row says of its item, in flight and at rest.
 ITEM = (
-    pa.field("item_id", pa.string()),
-    pa.field("version", pa.string()),
-    pa.field("uri", pa.string()),
-    pa.field("member", pa.string()),
+    column("item_id", pa.string(), "what the item is called for ever: a hash of its place in the input"),
+    column("version", pa.string(), "its etag, or size and time of change, when the run was planned"),
+    column("uri", pa.string(), "the file that it is, or is in"),
+    column("member", pa.string(), "which row, line or sample of that file; null where it is all of it"),
 )
 #: A task's bool column for windows that are only there for their neighbours' sake: predicted, seen by postprocess, and
 #: no rows of the output.
@@ -42,6 +44,19 @@ _ERROR = pa.field("error", pa.string())  # an ItemError, as JSON
 def block_schema(columns: pa.Schema) -> pa.Schema:
     """The schema of the blocks that carry these columns between stages."""
     return pa.schema([*_ORIGIN, *in_flight(columns), _ERROR])
+
+
+def check_kept(kept: pa.Schema, task: Task, config: PerceiverConfig) -> None:
+    """Raise InputError if the output has a column that is to be passed through already."""
+    taken = {
+        field.name for field in (*_ORIGIN, *task.input_schema(config), *task.output_schema(config), _ERROR)
+    }
+    clashes = [name for name in kept.names if name in taken]
+    if clashes:
+        raise InputError(
+            f"input.keep asks for {', '.join(clashes)}, but the output of {task.name} has columns of these names. "
+            "Rename them in the input, or leave them out of input.keep: item_id, uri and member say which row it was."
+        )
 
 
 def split_block(block: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -83,12 +98,13 @@ class Decode:
             return []
         done = []
         with self.reader.open(span) as opened:
-            known = origin | opened.kept
             for batch in self.decoder.windows(opened.files, span["info"], span["first"], span["stop"]):
                 columns = [
                     batch[field.name]
                     if field.name in batch.schema.names
-                    else pa.array([known.get(field.name)] * batch.num_rows, field.type)
+                    else pa.repeat(opened.kept[field.name], batch.num_rows)
+                    if field.name in opened.kept
+                    else pa.array([origin.get(field.name)] * batch.num_rows, field.type)
                     for field in self.schema
                 ]
                 done.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
@@ -150,7 +166,8 @@ class Predict:
                     name, np.empty((windows.num_rows, *values.shape[1:]), values.dtype)
                 )
                 whole[start:stop] = values[: stop - start]
-            self.meter.add("predict", stop - start)
+            context = windows[CONTEXT].slice(start, stop - start) if CONTEXT in windows.column_names else None
+            self.meter.add("predict", stop - start - (pc.sum(context).as_py() if context is not None else 0))
         columns = {name: windows[name] for name in windows.column_names}
         columns |= self.task.postprocess(windows, predictions, config)
         good = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)

@@ -98,12 +98,12 @@ def probe(
     Raises MediaError, and LimitError where the video is larger than `limits` allow.
     """
     with open_container(file, limits) as container:
-        video = _choose_video(container, stream, limits)
+        video = choose_video(container, stream, limits)
         audio = _choose_audio(container)
         assert video.time_base is not None
         base = video.time_base
         limits.check("frames", video.frames, f"frames in video stream {video.index}")  # 0: it does not say
-        frame = _first_frame(container, video, limits)
+        frame = first_frame(container, video, limits)
         assert frame.pts is not None
         tail = _tail(container, video, video)
         if tail is None:
@@ -151,7 +151,7 @@ def probe(
     )
 
 
-def _choose_video(container: InputContainer, index: int | None, limits: Limits) -> VideoStream:
+def choose_video(container: InputContainer, index: int | None, limits: Limits = STANDARD) -> VideoStream:
     """The stream asked for, else the first flagged default, else the first; cover art is not a video."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -204,7 +204,8 @@ def _describe(stream: VideoStream) -> str:
     return f"{stream.index} ({context.codec.canonical_name} {context.width}x{context.height})"
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, limits: Limits) -> av.VideoFrame:
+def first_frame(container: InputContainer, stream: VideoStream, limits: Limits = STANDARD) -> av.VideoFrame:
+    """The first frame of a stream; MediaError if there is none."""
     read_only(container, stream)
     open_decoder(stream, limits)
     base = stream.time_base or Fraction(1)

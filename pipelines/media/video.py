@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from pipelines.limits import STANDARD, Limits
 from pipelines.media.container import MediaError, open_decoder, read_only, seek
-from pipelines.media.resize import Image, centre_square, resize
+from pipelines.media.resize import Image, centre_square, letterbox, resize
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,19 @@ def read_ticks(
     ticks: range,
     height: int,
     width: int,
+    box: tuple[int, int, int, int] | None = None,
     limits: Limits = STANDARD,
 ) -> Iterator[Image]:
     """The pictures of consecutive ticks; a frame that serves several of them is converted once.
 
-    By a thread of its own, while the next frame is decoded.
+    The centre square of each, or with a `box` (top, left, height, width) all of it, in there. Converted by a thread of
+    its own, while the next frame is decoded.
     """
     read_only(container, stream)
     open_decoder(stream, limits)
 
     def convert(frame: VideoFrame) -> Image:
-        return resize(centre_square(upright(frame)), height, width)
+        return _fitted(upright(frame), height, width, box)
 
     with ThreadPoolExecutor(1) as thread:
         shown: VideoFrame | None = None
@@ -78,6 +80,21 @@ def _due(container: InputContainer, stream: VideoStream, clock: Clock, ticks: ra
         if following is None and _ends_early(current, clock):
             raise _corrupt(clock, _pts(current), "the end of the stream")
         yield current
+
+
+def read_from(
+    container: InputContainer, stream: VideoStream, clock: Clock, pts: int, limits: Limits = STANDARD
+) -> Iterator[VideoFrame]:
+    """The source's own frames from this timestamp on, the same whichever it is."""
+    read_only(container, stream)
+    open_decoder(stream, limits)
+    return (frame for frame in _frames_for(container, stream, clock, pts) if _pts(frame) >= pts)
+
+
+def _fitted(image: Image, height: int, width: int, box: tuple[int, int, int, int] | None) -> Image:
+    if box is None:
+        return resize(centre_square(image), height, width)
+    return letterbox(image, height, width, box)
 
 
 def upright(frame: VideoFrame) -> Image:

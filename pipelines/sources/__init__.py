@@ -1,21 +1,47 @@
 """The sources: where items lie. One file each; no source knows who wants its bytes, no task knows where they lay."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from pipelines.items import Item
+from pipelines.contents import Content
+from pipelines.items import Item, member_id
+from pipelines.limits import Limits
+
+
+class SourceError(ValueError):
+    """An item isn't in its table, tar or folder as it should be."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An item's contents, by name, seekable; and its values of the columns that are kept."""
+    """An item's contents, by name, seekable; and its values of the columns that are kept, tensors as bytes."""
 
     files: Mapping[str, BinaryIO]
-    kept: Mapping[str, Any]
+    kept: Mapping[str, pa.Scalar]
+
+
+def faulty(item: Item, message: str, member: str | None = None) -> Item:
+    """An item that is known to be bad when it is listed: opening it raises a SourceError that says so."""
+    item_id = item.item_id if member is None else member_id(item, member)
+    return replace(item, item_id=item_id, member=member, at=json.dumps({"error": message}))
+
+
+def place(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Where an item is within its file; SourceError if it was found to be bad when it was listed."""
+    at: dict[str, Any] = json.loads(item["at"])
+    if "error" in at:
+        raise SourceError(at["error"])
+    return at
+
+
+def check_size(content: Content, size: int, limits: Limits) -> None:
+    """Raise LimitError if a content is larger than the job allows."""
+    limits.check("text" if content.kind == "text" else "bytes", size, f"bytes of the {content.name}")
 
 
 class Reader(Protocol):

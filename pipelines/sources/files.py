@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.contents import Content
 from pipelines.items import Item, list_items, open_item
-from pipelines.sources import Opened
+from pipelines.limits import Limits
+from pipelines.sources import Opened, check_size
 
 
 @dataclass(frozen=True)
@@ -18,26 +19,29 @@ class Files:
 
     uris: tuple[str, ...]
     content: Content
+    limits: Limits = field(default_factory=Limits)
+    others: tuple[str, ...] = ()  #: of files that may not lie beside them
 
     def items(self) -> Iterator[Item]:
-        yield from list_items(self.uris, self.content.suffixes)
+        yield from list_items(self.uris, self.content.suffixes, self.others)
 
     @property
     def kept(self) -> pa.Schema:
         return pa.schema([])
 
     def reader(self) -> "FilesReader":
-        return FilesReader(self.content)
+        return FilesReader(self.content, self.limits)
 
 
 class FilesReader:
     """Opens a file at a time."""
 
-    def __init__(self, content: Content) -> None:
-        self.content = content
+    def __init__(self, content: Content, limits: Limits) -> None:
+        self.content, self.limits = content, limits
 
     @contextmanager
     def open(self, item: Mapping[str, Any]) -> Iterator[Opened]:
+        check_size(self.content, item["size"], self.limits)
         with open_item(item["uri"]) as file:
             yield Opened({self.content.name: file}, {})
 

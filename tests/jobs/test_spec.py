@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.secrets import check_no_secrets
 from jobs.spec import JobSpec, SpecError, load_job, parse_job
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 
@@ -125,3 +126,46 @@ def test_missing_file_and_bad_override(tmp_path: Path) -> None:
         load_job(write(tmp_path, GOOD), ["batch"])
     with pytest.raises(SpecError, match=r"compute\.nothing: no such option"):
         load_job(write(tmp_path, GOOD), ["compute.nothing=1"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "found", "instead"),
+    [
+        (
+            "s3://AKIA:hunter2@bucket/x",
+            "a password (user:password@)",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ),
+        (
+            "https://h/x?X-Amz-Signature=hunter2",
+            "a key (X-Amz-Signature=...)",
+            "hf://: HF_TOKEN",
+        ),
+        ("az://c/x?sv=1&sig=hunter2", "a key (sig=...)", "AZURE_STORAGE_SAS_TOKEN"),
+        ("gs://b/x?access_token=hunter2", "a key (access_token=...)", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+@pytest.mark.parametrize("place", ["input.uri", "input.roots", "output.uri"])
+def test_secrets_are_refused_and_not_repeated(uri: str, found: str, instead: str, place: str) -> None:
+    section, name = place.split(".")
+    document = {
+        "name": "x", "task": "multimodal-autoencoding", "model": {"checkpoint": "demo"},
+        "input": {"uri": "in"}, "output": {"uri": "out"},
+    }  # fmt: skip
+    document[section] = {"uri": "x", name: [uri] if name == "roots" else uri}
+    with pytest.raises(SpecError) as caught:
+        parse_job(document)
+    message = str(caught.value)
+    assert f"{place}: a {uri.partition(':')[0]}:// address here holds {found}" in message
+    assert instead in message
+    assert "hunter2" not in message
+
+
+def test_what_is_no_secret_passes() -> None:
+    for uri in (
+        "s3://bucket/key/token",
+        "https://h/x?w=200&name=y",
+        "abfs://container@account.example/x",
+        "/a@b:c",
+    ):
+        check_no_secrets(uri)

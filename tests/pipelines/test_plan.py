@@ -1,11 +1,20 @@
 """Cutting items into shards."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.plan import Probed, count_windows, cut_shards, digest, shards
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def probed(counts: list[int]) -> list[Probed]:
@@ -49,3 +58,25 @@ def test_digest_tells_plans_apart() -> None:
     assert same == digest(cut_shards(probed([3, 0, 9]), 4))
     assert same != digest(cut_shards(probed([3, 0, 9]), 5))
     assert same != digest(cut_shards(probed([3, 1, 9]), 4))
+
+
+@pytest.mark.parametrize("kind", ["walk", "pages"])
+def test_listing_finds_every_object_once_and_in_order(kind: str) -> None:
+    assert planned(kind, 10_000) == {
+        "rows": 10_000, "windows": 10_000, "shards": 157, "sorted": True, "ids": 10_000
+    }  # fmt: skip
+
+
+def test_a_million_objects_are_planned_in_bounded_memory() -> None:
+    """Measured: 300 MB, of which the plan is 134, and 20 s. As dictionaries, they took 2.9 GB."""
+    found = planned("walk", 1_000_000)
+    assert (found["rows"], found["shards"]) == (1_000_000, 15_625)
+    assert found["grown"] < 400 << 20, found
+    assert found["all_s"] < 120, found
+
+
+def planned(kind: str, count: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.pipelines.many", kind, str(count)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,287 @@
+"""Tables whose footers say what they hold: Parquet by row groups, Arrow IPC (Feather) by record batches."""
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.items import InputError, Item, list_items, member_id, open_item
+from pipelines.sources import Opened, SourceError, faulty, place
+from pipelines.sources.cells import Cells, kept_field, kept_value
+
+PARQUET = (".parquet",)
+ARROW = (".arrow", ".feather")
+
+
+class Groups(Protocol):
+    """One table file: its schema, and the groups of rows that are read at once."""
+
+    schema: pa.Schema
+
+    def sizes(self, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """For each group its rows and about how many bytes these columns have of one; reads no values."""
+
+    def read(self, group: int, columns: Sequence[str]) -> pa.Table: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A row of a Parquet or Arrow file is an item; a row's media are read to probe them, where a task probes."""
+
+    uris: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    others: tuple[str, ...]  #: of files that may not lie beside them
+    cells: tuple[Cells, ...]
+    kept: pa.Schema
+    partitions: frozenset[str]  #: of what is kept, what is in the names of folders (key=value)
+
+    def items(self) -> Iterator[Item]:
+        some = False
+        for file in list_items(self.uris, self.suffixes, self.others):
+            try:
+                sizes = self._index(file.uri)
+            # One file that can't be read is one quarantine row, whatever a stranger's file raises.
+            except Exception as error:
+                some = True
+                yield faulty(file, f"its rows can't be listed: {error}")
+                continue
+            row = 0
+            for group, (rows, size) in enumerate(sizes):
+                for i in range(rows):
+                    member = str(row + i)
+                    at = json.dumps({"group": group, "row": i})
+                    yield replace(
+                        file, item_id=member_id(file, member), member=member, at=at, size=size or file.size
+                    )
+                row += rows
+            some = some or bool(row)
+        if not some:
+            raise InputError(f"No rows in {', '.join(self.uris)}: all tables there are empty.")
+
+    def reader(self) -> "TablesReader":
+        return TablesReader(self)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        wanted = [*(cells.column for cells in self.cells), *self.kept.names]
+        return [name for name in dict.fromkeys(wanted) if name not in self.partitions]
+
+    def _index(self, uri: str) -> list[tuple[int, int]]:
+        groups = open_groups(uri)
+        try:
+            for cells in self.cells:
+                cells.check(groups.schema, "the table")
+            for name in self.kept.names:
+                if name in self.partitions:
+                    partition(uri, name)
+                elif name not in groups.schema.names:
+                    raise InputError(f"the table has no column {name}, which input.keep asks for")
+            return list(groups.sizes(self.columns))
+        finally:
+            groups.close()
+
+
+def kept_schema(uri: str, schema: pa.Schema, keep: Sequence[str]) -> tuple[pa.Schema, frozenset[str]]:
+    """What the output has of a table's columns and of its folders' key=value, and which of it is of the latter.
+
+    InputError names what there is neither as a column nor as a folder.
+    """
+    fields = []
+    partitions = set()
+    for name in keep:
+        if name in schema.names:
+            if pa.types.is_null(schema.field(name).type):
+                raise InputError(
+                    f"input.keep asks for {name}, whose values are of several kinds or all null in {uri}. "
+                    "Write the table as Parquet, which has types, or leave it out."
+                )
+            fields.append(kept_field(schema, name))
+        elif name in (found := dict(_partitions(uri))):
+            partitions.add(name)
+            fields.append(pa.field(name, pa.string()))
+        else:
+            known = ", ".join([*schema.names, *found])
+            raise InputError(f"input.keep asks for {name}, which {uri} doesn't have. It has: {known}.")
+    return pa.schema(fields), frozenset(partitions)
+
+
+class TablesReader:
+    """Opens rows; holds the group that it read last, with the columns that are wanted alone."""
+
+    def __init__(self, source: Tables) -> None:
+        self.source = source
+        self.lock = Lock()  # probes share a reader
+        self.uri, self.group = "", -1
+        self.groups: Groups | None = None
+        self.table: pa.Table | None = None
+
+    @contextmanager
+    def open(self, item: Mapping[str, Any]) -> Iterator[Opened]:
+        at = place(item)
+        row = self._row(item["uri"], at["group"], at["row"])
+        folder = posixpath.dirname(item["uri"])
+        source = self.source
+        kept = {}
+        for field in source.kept:
+            if field.name in source.partitions:
+                kept[field.name] = pa.scalar(partition(item["uri"], field.name), pa.string())
+            else:
+                kept[field.name] = _kept(row, field)
+        with ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+            for cells in source.cells:
+                field = row.schema.field(cells.column)
+                file = cells.open(row[cells.column][0], field, folder)
+                files[cells.content.name] = stack.enter_context(file)
+            yield Opened(files, kept)
+
+    def close(self) -> None:
+        if self.groups:
+            self.groups.close()
+        self.uri, self.group, self.groups, self.table = "", -1, None, None
+
+    def _row(self, uri: str, group: int, row: int) -> pa.Table:
+        with self.lock:
+            if uri != self.uri:
+                self.close()
+                self.groups = open_groups(uri)
+                self.uri = uri
+            if group != self.group or self.table is None:
+                assert self.groups is not None
+                self.group, self.table = -1, None  # before the next is read: one is held, not two
+                self.table = self.groups.read(group, self.source.columns)
+                self.group = group
+            if row >= self.table.num_rows:
+                raise SourceError("the row is gone: the table has changed since the run was planned.")
+            return self.table.slice(row, 1)
+
+
+def open_groups(uri: str) -> Groups:
+    """A table file by its name's suffix; reads its footer."""
+    return _Arrow(uri) if uri.lower().endswith(ARROW) else _Parquet(uri)
+
+
+class _Parquet:
+    def __init__(self, uri: str) -> None:
+        self.source = open_item(uri)
+        try:
+            self.file = pq.ParquetFile(self.source)
+            self.schema: pa.Schema = self.file.schema_arrow
+        except BaseException:
+            self.source.close()
+            raise
+
+    def sizes(self, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+        for group in range(self.file.num_row_groups):
+            about = self.file.metadata.row_group(group)
+            chunks = (about.column(i) for i in range(about.num_columns))
+            size = sum(
+                chunk.total_uncompressed_size
+                for chunk in chunks
+                if chunk.path_in_schema.split(".")[0] in columns
+            )
+            yield about.num_rows, size // max(1, about.num_rows)
+
+    def read(self, group: int, columns: Sequence[str]) -> pa.Table:
+        if group >= self.file.num_row_groups:
+            raise SourceError("the row is gone: the table has changed since the run was planned.")
+        return self.file.read_row_group(group, columns=list(columns), use_threads=False)
+
+    def close(self) -> None:
+        self.file.close()
+        self.source.close()
+
+
+class _Arrow:
+    def __init__(self, uri: str) -> None:
+        self.source = open_item(uri)
+        try:
+            if self.source.read(6) != b"ARROW1":
+                raise InputError(
+                    f"{uri} is no Arrow IPC file (Feather version 2). A stream becomes one by pyarrow.ipc.new_file; "
+                    "or write it as Parquet."
+                )
+            self.size = self.source.seek(0, 2)
+            self.schema: pa.Schema = self._reader(()).schema
+        except BaseException:
+            self.source.close()
+            raise
+
+    def sizes(self, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+        # A batch's rows are in its header, which comes with a column at least: the narrowest.
+        narrow = min(self.schema.names, key=lambda name: _width(self.schema.field(name).type), default=None)
+        batches = self._reader((narrow,) if narrow else ())
+        rows = [batches.get_batch(i).num_rows for i in range(batches.num_record_batches)]
+        for count in rows:
+            yield count, self.size // max(1, sum(rows))
+
+    def read(self, group: int, columns: Sequence[str]) -> pa.Table:
+        batches = self._reader(columns)
+        if group >= batches.num_record_batches:
+            raise SourceError("the row is gone: the table has changed since the run was planned.")
+        batch = batches.get_batch(group)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                _unnamed(column).validate(full=True)  # offsets that lie would crash the process
+            except pa.ArrowInvalid as error:
+                raise SourceError(f"column {name} is damaged: {error}.") from error
+        return pa.Table.from_batches([batch])
+
+    def close(self) -> None:
+        self.source.close()
+
+    def _reader(self, columns: Sequence[str]) -> pa.ipc.RecordBatchFileReader:
+        options = pa.ipc.IpcReadOptions(
+            use_threads=False, included_fields=sorted(self.schema.get_field_index(name) for name in columns)
+        )
+        return pa.ipc.open_file(pa.PythonFile(self.source, "r"), options=options)
+
+
+def partition(uri: str, name: str) -> str | None:
+    """The value that a file's folders give a hive partition (name=value); InputError if they don't."""
+    for key, value in _partitions(uri):
+        if key == name:
+            return value
+    raise InputError(f"it lies in no folder {name}=..., which input.keep asks for")
+
+
+def _partitions(uri: str) -> Iterator[tuple[str, str | None]]:
+    for folder in posixpath.dirname(uri).split("/"):
+        key, equals, value = folder.partition("=")
+        if equals and re.fullmatch(r"\w[\w.-]*", key):
+            yield key, None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _kept(row: pa.Table, field: pa.Field) -> pa.Scalar:
+    cell = row[field.name][0]
+    try:
+        return kept_value(cell, field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(
+            f"column {field.name}: expected {field.type}, as the first table has it; got {cell.type}."
+        ) from error
+
+
+def _width(type: pa.DataType) -> int:
+    try:
+        return type.bit_width
+    except ValueError:  # of any length
+        return 1 << 20 if pa.types.is_nested(type) else 1 << 16
+
+
+def _unnamed(column: pa.Array) -> pa.Array:
+    """Strings as binary: whether they are UTF-8 is the task's affair."""
+    if pa.types.is_string(column.type):
+        return column.view(pa.binary())
+    return column.view(pa.large_binary()) if pa.types.is_large_string(column.type) else column
