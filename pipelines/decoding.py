@@ -63,7 +63,8 @@ class Decoder:
         """The windows [first, stop) of an item, one batch each, under the task's input schema in flight."""
         schema = in_flight(self.task.input_schema(self.config))
         request = {"do": "windows", "info": info, "first": first, "stop": stop}
-        for answer, body in self._answers(files, request, f"decoding windows {first} to {stop - 1}"):
+        which = f"windows {first} to {stop - 1}" if stop - first > 1 else f"window {first}"
+        for answer, body in self._answers(files, request, f"decoding {which}"):
             if answer["is"] == "window":
                 yield _checked(body, schema)
 

@@ -1,4 +1,4 @@
-"""Thousands of damaged files through a decoder's process: each ends as windows or as an error, and nothing else.
+"""Thousands of damaged files through a decoder's process: each ends as rows or as an error, and nothing else.
 
     python -m tests.fuzz [--count N] [--seed S]
 
@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import PIL.Image
 import psutil
 
 from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
 from pipelines.limits import Limits
+from pipelines.tasks.image_classification import ImageClassification
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
-from tests.clips import write_clip
+from tests.clips import moving, write_clip
 from tests.conftest import tiny_config
 
 #: A wrong byte in a header can ask for hours of frames.
@@ -31,7 +33,7 @@ LIMITS = Limits(frames=2_000, duration=600, pixels=1 << 22, seconds=20, memory=5
 EXPECTED = {"MediaError", "LimitError", "DecodeCrash", "DecodeTimeout", "DecodeMemory"}
 GROWTH = 300 << 20  # bytes that this process may grow by: its own windows, and nothing that stays
 
-SEEDS: dict[str, dict[str, object]] = {
+VIDEOS: dict[str, dict[str, object]] = {
     "h264.mp4": {"audio_codec": "aac"},
     "fragments.mp4": {"audio_codec": "aac", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "h265.mkv": {"codec": "libx265", "audio_codec": "libmp3lame"},
@@ -42,13 +44,28 @@ SEEDS: dict[str, dict[str, object]] = {
     "ffv1.mkv": {"codec": "ffv1", "pixel_format": "bgr0", "audio_codec": "pcm_s16le"},
     "prores.mov": {"codec": "prores", "pixel_format": "yuv422p10le"},
 }
+IMAGES: dict[str, tuple[str, dict[str, object]]] = {
+    "plain.jpg": ("RGB", {}),
+    "progressive.jpg": ("RGB", {"progressive": True}),
+    "cmyk.jpg": ("CMYK", {}),
+    "plain.png": ("RGB", {}),
+    "palette.png": ("P", {}),
+    "plain.gif": ("P", {}),
+    "lossy.webp": ("RGB", {}),
+    "lossless.webp": ("RGBA", {"lossless": True}),
+    "lzw.tiff": ("RGB", {"compression": "tiff_lzw"}),
+    "plain.bmp": ("RGB", {}),
+}
 
 
 def make_seeds(folder: Path) -> dict[str, bytes]:
-    """A small clip of each codec and container."""
-    for name, options in SEEDS.items():
+    """A small clip of each codec and container, and a small image of each format."""
+    for name, options in VIDEOS.items():
         write_clip(folder / name, **({"frames": 24, "gop": 8} | options))  # type: ignore[arg-type]
-    return {name: (folder / name).read_bytes() for name in SEEDS}
+    picture = PIL.Image.fromarray(moving(3, 64, 48))
+    for name, (mode, options) in IMAGES.items():
+        picture.convert(mode).save(folder / name, **options)
+    return {name: (folder / name).read_bytes() for name in (*VIDEOS, *IMAGES)}
 
 
 def mutate(random: random.Random, data: bytes, other: bytes) -> bytes:
@@ -131,22 +148,26 @@ def mutants(count: int, seed: int, seeds: dict[str, bytes]) -> Iterator[tuple[st
 
 
 def run(count: int, seed: int, seeds: dict[str, bytes], limits: Limits = LIMITS) -> Account:
-    """Read them all with one decoder."""
-    decoder = Decoder(MultimodalAutoencoding(), tiny_config(), limits)
+    """Read them all, with one decoder a kind."""
+    config = tiny_config().replaced(architectures=("PerceiverForImageClassificationFourier",))
+    videos, images = (
+        Decoder(task, config, limits) for task in (MultimodalAutoencoding(), ImageClassification())
+    )
     account, this = Account(), psutil.Process()
     before = this.memory_info().rss
     for name, data in mutants(count, seed, seeds):
         began = time.monotonic()
         stage, rows = "probe", 0
         try:
-            files = {"video": io.BytesIO(data)}
+            kind = "image" if name.split()[0] in IMAGES else "video"
+            decoder, files = {"image": images, "video": videos}[kind], {kind: io.BytesIO(data)}
             windows, info = decoder.probe(files)
             stage = "decode"
             for batch in decoder.windows(files, info, 0, windows):
                 rows += batch.num_rows
-            end = ("windows", "")
+            end = ("rows", "")
             if rows != windows:
-                account.wrong.append(f"{name}: expected {windows} windows; got {rows}")
+                account.wrong.append(f"{name}: expected {windows} rows; got {rows}")
         except Exception as caught:
             error = ItemError.of(caught, stage)
             end = (error.kind, stage)
@@ -161,7 +182,8 @@ def run(count: int, seed: int, seeds: dict[str, bytes], limits: Limits = LIMITS)
     account.grown = this.memory_info().rss - before
     if account.grown > GROWTH:
         account.wrong.append(f"this process grew by {account.grown:,} bytes")
-    decoder.close()
+    videos.close()
+    images.close()
     return account
 
 
