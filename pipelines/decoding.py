@@ -84,7 +84,8 @@ class Decoder:
         small = {name: _read(files[name], 0, size) for name, size in sizes.items() if size <= _SMALL}
         about = [{"name": name, "size": size, "here": name in small} for name, size in sizes.items()]
         child = self._started()
-        left, lost, whole = self.limits.seconds, None, False
+        left, whole = self.limits.seconds, False
+        lost: Exception | None = None  # the storage's, raised as it is when the process has let go
         try:
             child.channel.send(request | {"files": about}, *small.values(), seconds=left)
             while not whole:
@@ -92,12 +93,10 @@ class Decoder:
                 answer, body = child.channel.receive(self.limits.memory, left)
                 left -= time.monotonic() - began  # what the storage takes is not the decoder's
                 whole = answer["is"] in ("done", "error")
+                if left <= 0 and not whole:  # it never paused for so long, and goes on
+                    raise LateError
                 if answer["is"] == "read":
-                    try:
-                        length = min(answer["length"], _READ)
-                        data = b"" if lost else _read(files[answer["name"]], answer["offset"], length)
-                    except Exception as error:  # the storage's, raised as it is when the process has let go
-                        data, lost = b"", error
+                    data, lost = _part(files, answer) if lost is None else (b"", lost)
                     child.channel.send({"failed": True} if lost else {}, data, seconds=left)
                 elif lost:
                     continue
@@ -233,6 +232,14 @@ def _checked(body: bytearray, schema: pa.Schema) -> pa.RecordBatch:
             digest_of_places(["DecodeCrash", "window"]),
         ) from error
     return batch
+
+
+def _part(files: Files, answer: Mapping[str, Any]) -> tuple[bytes, Exception | None]:
+    """What the process asks for, or why it could not be read."""
+    try:
+        return _read(files[answer["name"]], answer["offset"], min(answer["length"], _READ)), None
+    except Exception as error:
+        return b"", error
 
 
 def _read(file: BinaryIO, offset: int, length: int) -> bytes:
