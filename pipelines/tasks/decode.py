@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -192,7 +193,7 @@ def read_latents(file: BinaryIO, shape: tuple[int, int]) -> npt.NDArray[np.float
     try:
         version = np.lib.format.read_magic(file)
         found, fortran, dtype = formats[version](file)
-    except (ValueError, KeyError, EOFError) as error:
+    except (ValueError, KeyError, EOFError, SyntaxError, TypeError, TokenError) as error:
         raise LatentsError(
             f"expected latents as an .npy file; got none ({error}); write them with numpy.save, "
             "or give a table's column"
