@@ -117,12 +117,19 @@ def test_latents_and_decode(media: Path, checkpoint: Path, tmp_path: Path) -> No
     with torch.inference_mode():
         direct = torch.cat([model.encode(windows_of(media / name)) for name in ("one.mp4", "two.webm")])
     np.testing.assert_allclose(latents, direct.numpy(), atol=1e-5)
-    stored = tmp_path / "stored"
-    stored.mkdir()
-    for n, one in enumerate(latents):
-        np.save(stored / f"{n}.npy", one)
     points = {"region": [2, 4, 6, 8], "frames": [3, 4]}
-    decoded = ran(tmp_path / "decode", stored, checkpoint, "decode", 0, top_k=2, points=points)
+    job = write_job(
+        tmp_path / "decode",
+        tmp_path,
+        checkpoint,
+        task="decode",
+        input={"uri": str(tmp_path / "latents/out/data"), "keep": ["window"]},
+        options={"top_k": 2, "points": points},
+    )
+    done = perceive("run", job)  # a row of the table that latents wrote is an item
+    assert done.returncode == 0, done.stderr
+    decoded = reader.dataset(str(tmp_path / "decode/out")).to_table()
+    assert decoded["window"].to_pylist() == [0, 1, 2, 0, 1]
     with torch.inference_mode():
         answer = model.decode(direct, OutputPoints.region(model.config, 2, 4, 6, 8, [3, 4]))
     pixels = (answer["image"].clamp(0, 1) * 255).unflatten(1, (2, 6, 8)).numpy()
