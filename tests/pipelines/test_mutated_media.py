@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.fuzz import SEEDS, make_seeds, mutants, run
+from tests.fuzz import SEEDS, make_pictures, make_seeds, mutants, run
 
 
 def test_every_damaged_file_ends_as_windows_or_an_error(tmp_path: Path) -> None:
@@ -13,6 +13,13 @@ def test_every_damaged_file_ends_as_windows_or_an_error(tmp_path: Path) -> None:
     ended = {kind for kind, _ in account.ended}
     assert {"windows", "MediaError", "LimitError"} <= ended  # the damage is neither none nor hopeless
     assert account.ended["MediaError", "decode"] >= 5  # and not of headers alone
+
+
+def test_every_damaged_image_ends_as_one_window_or_an_error() -> None:
+    account = run(500, seed=1, seeds=make_pictures(), images=True)
+    assert not account.wrong, "\n".join(account.wrong)
+    assert account.ended.keys() <= {("windows", ""), ("MediaError", "decode"), ("LimitError", "decode")}
+    assert min(account.ended["windows", ""], account.ended["MediaError", "decode"]) >= 100
 
 
 def test_the_same_seed_makes_the_same_files(tmp_path: Path) -> None:
