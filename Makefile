@@ -18,7 +18,7 @@ parity: $(VENV)/.dev  ## every model against transformers at its published size,
 mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?
 	$(BIN)/python -m tests.mutations
 
-fuzz: $(VENV)/.dev  ## thousands of damaged videos and images: does each end as windows or as an error?
+fuzz: $(VENV)/.dev  ## thousands of damaged files: does each end as rows or as an error?
 	$(BIN)/python -m tests.fuzz
 
 lint: $(VENV)/.dev

@@ -108,7 +108,7 @@ def serve(tasks: Sequence[type[Task]]) -> None:
     """Answer requests until the parent is gone; the arguments are the channel's and the lifeline's descriptors."""
     end, lifeline = (int(argument) for argument in sys.argv[1:])
     _die_with_parent(lifeline)
-    faulthandler.enable()  # a crash says where, on the stderr that the parent keeps
+    faulthandler.enable(all_threads=False)  # a crash says where, on the stderr that the parent keeps
     channel = Channel(socket.socket(fileno=end))
     hello, _ = channel.receive(most=0)
     kind = {task.name: task for task in tasks}[hello["task"]]

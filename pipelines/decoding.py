@@ -69,7 +69,8 @@ class Decoder:
         """The windows [first, stop) of an item, one batch each, under the task's input schema in flight."""
         schema = in_flight(self.task.input_schema(self.config))
         request = {"do": "windows", "info": info, "first": first, "stop": stop}
-        for answer, body in self._answers(files, request, f"decoding windows {first} to {stop - 1}"):
+        which = f"windows {first} to {stop - 1}" if stop - first > 1 else f"window {first}"
+        for answer, body in self._answers(files, request, f"decoding {which}"):
             if answer["is"] == "window":
                 yield _checked(body, schema)
 
@@ -89,7 +90,8 @@ class Decoder:
         small = {name: _read(files[name], 0, size) for name, size in sizes.items() if size <= _SMALL}
         about = [{"name": name, "size": size, "here": name in small} for name, size in sizes.items()]
         child = self._started()
-        left, lost, whole = self.limits.seconds, None, False
+        left, whole = self.limits.seconds, False
+        lost: Exception | None = None  # the storage's, raised as it is when the process has let go
         try:
             child.channel.send(request | {"files": about}, *small.values(), seconds=left)
             while not whole:
@@ -97,12 +99,10 @@ class Decoder:
                 answer, body = child.channel.receive(self.limits.memory, left)
                 left -= time.monotonic() - began  # what the storage takes is not the decoder's
                 whole = answer["is"] in ("done", "error")
+                if left <= 0 and not whole:  # it never paused for so long, and goes on
+                    raise LateError
                 if answer["is"] == "read":
-                    try:
-                        length = min(answer["length"], _READ)
-                        data = b"" if lost else _read(files[answer["name"]], answer["offset"], length)
-                    except Exception as error:  # the storage's, raised as it is when the process has let go
-                        data, lost = b"", error
+                    data, lost = _part(files, answer) if lost is None else (b"", lost)
                     child.channel.send({"failed": True} if lost else {}, data, seconds=left)
                 elif lost:
                     continue
@@ -238,6 +238,14 @@ def _checked(body: bytearray, schema: pa.Schema) -> pa.RecordBatch:
             digest_of_places(["DecodeCrash", "window"]),
         ) from error
     return batch
+
+
+def _part(files: Files, answer: Mapping[str, Any]) -> tuple[bytes, Exception | None]:
+    """What the process asks for, or why it could not be read."""
+    try:
+        return _read(files[answer["name"]], answer["offset"], min(answer["length"], _READ)), None
+    except Exception as error:
+        return b"", error
 
 
 def _read(file: BinaryIO, offset: int, length: int) -> bytes:

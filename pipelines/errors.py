@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+_LONGEST = 4_000  # characters of a message
+
 
 class DecodeError(Exception):
     """What a decoder's process raised, by the name of its class there and the digest of its traceback there."""
@@ -54,7 +56,9 @@ class ItemError:
     def of(error: BaseException, stage: str) -> "ItemError":
         known = error if isinstance(error, DecodeError) else None
         kind = known.kind if known else type(error).__name__
-        return ItemError(stage, kind, str(error) or kind, known.digest if known else digest_of(error))
+        # What a file brings along may be of any length, and no text that a table can hold.
+        message = (str(error) or kind)[:_LONGEST].encode("utf-8", "backslashreplace").decode()
+        return ItemError(stage, kind, message, known.digest if known else digest_of(error))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

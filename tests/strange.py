@@ -1,8 +1,10 @@
-"""Strange media, each with what becomes of it: a folder made once, for the decoder's process and for whole runs.
+"""Strange media, each with what becomes of it: folders made once, for the decoder's process and for whole runs.
 
-A new kind of item is a line of STRANGE: how it is made, and its windows or its error.
+A new kind of item is a line of STRANGE or PICTURES: how it is made, and what comes of it, or its error.
 """
 
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 from av.video.stream import VideoStream
 
 from pipelines.limits import Limits
@@ -56,9 +59,7 @@ def matroska(path: Path) -> None:
 
 
 def picture(path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (64, 48), "red").save(path, format="PNG")
+    PIL.Image.new("RGB", (64, 48), "red").save(path, format="PNG")
 
 
 def no_frames(path: Path) -> None:
@@ -228,7 +229,93 @@ if "libfdk_aac" in av.codec.codecs_available:
     STRANGE.append(Strange("he-aac.mp4", clip(audio_codec="libfdk_aac", audio_options=HE), 20, True))
 
 
+@dataclass(frozen=True)
+class StrangePicture:
+    """One image: its name, how it is made, and what becomes of it."""
+
+    name: str
+    make: Callable[[Path], None]
+    size: tuple[int, int] = (0, 0)  #: height and width, as shown
+    colour: tuple[int, int, int] = (0, 0, 0)  #: of its middle
+    error: str = ""  #: the class, where it goes to quarantine
+    message: str = ""  #: a regular expression
+
+
+def filled(mode: str, colour: object, **options: object) -> Callable[[Path], None]:
+    """An image of 50 x 40 pixels."""
+    return lambda path: PIL.Image.new(mode, (50, 40), colour).save(path, **options)  # type: ignore[arg-type]
+
+
+def half(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def animated(path: Path) -> None:
+    first, second = (PIL.Image.new("RGB", (50, 40), colour) for colour in ("red", "blue"))
+    first.save(path, save_all=True, append_images=[second])
+
+
+def turned(path: Path) -> None:
+    """Stored on its side: a camera that was held upright."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (50, 40), "red").save(path, exif=exif, quality=95)
+
+
+def sixteen_bits(path: Path) -> None:
+    PIL.Image.fromarray(np.full((40, 50), 0x80FF, np.uint16)).save(path)
+
+
+def bomb(path: Path) -> None:
+    """100 bytes that promise 900 megapixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))))
+
+
+def dot(path: Path) -> None:
+    PIL.Image.new("RGB", (1, 1), "red").save(path)
+
+
+RED, GREY, WHITE = (255, 0, 0), (128, 128, 128), (255, 255, 255)
+PICTURES = [
+    StrangePicture("plain.png", filled("RGB", "red"), (40, 50), RED),
+    StrangePicture(
+        "zero.jpg", Path.touch, error="MediaError", message=r"expected an image file; got 0 bytes"
+    ),
+    StrangePicture(
+        "half.jpg", half, error="MediaError", message=r"expected a whole image; Pillow says: .*truncated"
+    ),
+    StrangePicture(
+        "text.png", text, error="MediaError", message=r"expected an image as JPEG, .* begins with b'this"
+    ),
+    StrangePicture("jpeg.png", filled("RGB", "red", format="JPEG", quality=95), (40, 50), RED),
+    StrangePicture("16-bit.png", sixteen_bits, (40, 50), GREY),
+    StrangePicture("grey.jpg", filled("L", 128), (40, 50), GREY),
+    StrangePicture("palette.gif", filled("P", 0), (40, 50), (0, 0, 0)),
+    StrangePicture("cmyk.jpg", filled("CMYK", (0, 255, 255, 0), quality=95), (40, 50), RED),
+    StrangePicture("transparent.png", filled("RGBA", (0, 0, 255, 0)), (40, 50), WHITE),
+    StrangePicture("animated.gif", animated, (40, 50), RED),
+    StrangePicture("turned.jpg", turned, (50, 40), RED),
+    StrangePicture("dot.png", dot, error="MediaError", message=r"expected an image of at least 2 x 2 pixels"),
+    StrangePicture(
+        "float.tiff", filled("F", 0.5), error="MediaError", message=r"Pillow's mode F, whose range nobody"
+    ),
+    StrangePicture(
+        "bomb.png", bomb, error="LimitError", message=r"Pixels of 30000 x 30000: .* limits\.pixels allows"
+    ),
+]
+
+
 def make_strange_media(folder: Path) -> Path:
-    for strange in STRANGE:
-        strange.make(folder / strange.name)
+    """The videos in video/, the images in image/."""
+    for kind, all_of_it in (("video", STRANGE), ("image", PICTURES)):
+        (folder / kind).mkdir()
+        for strange in all_of_it:
+            strange.make(folder / kind / strange.name)
     return folder

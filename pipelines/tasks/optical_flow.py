@@ -17,7 +17,7 @@ from pipelines.media.container import MediaError
 from pipelines.media.frames import FrameIndex, index_frames, read_frames
 from pipelines.media.images import decode_image, image_size
 from pipelines.media.resize import Image, resize
-from pipelines.tensors import Format
+from pipelines.tensors import Format, ragged
 
 if TYPE_CHECKING:
     from pipelines.assembly import Assembly
@@ -127,12 +127,7 @@ class OpticalFlow:
         return pa.schema(
             [
                 *_PAIR,
-                column(
-                    "flow",
-                    pa.large_list(pa.float32()),
-                    "how far each pixel of the first frame has moved in the second, in pixels: by rows, dx to the "
-                    "right and dy downwards; reshape to (height, width, 2)",
-                ),
+                ragged(_FLOW, "height", "width", 2),
                 *(column(kind, pa.string(), names[kind]) for kind in self._kinds),
             ]
         )
@@ -253,6 +248,12 @@ def _resized(flow: Any, height: int, width: int) -> Any:
     return large[0].permute(1, 2, 0) * scale  # H, W, 2
 
 
+_FLOW = column(
+    "flow",
+    pa.large_list(pa.float32()),
+    "how far each pixel of the first frame has moved in the second, in pixels: by rows, dx to the right and dy down; "
+    "reshape to (height, width, 2)",
+)
 _PAIR = (
     column("window", pa.int64(), "which of the video's pairs"),
     column(

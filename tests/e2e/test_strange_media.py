@@ -8,12 +8,13 @@ import pytest
 
 from pipelines import reader
 from tests.e2e.command import perceive, write_job
-from tests.strange import LIMITS, STRANGE
+from tests.pipelines.tasks.tiny import FOURIER, save_class
+from tests.strange import LIMITS, PICTURES, STRANGE
 
 
 def test_every_item_is_accounted_for(strange_media: Path, checkpoint: Path, tmp_path: Path) -> None:
     limits = dataclasses.asdict(LIMITS)
-    job = write_job(tmp_path, strange_media, checkpoint, limits=limits, compute={"batch": 2})
+    job = write_job(tmp_path, strange_media / "video", checkpoint, limits=limits, compute={"batch": 2})
     done = perceive("run", job)
     assert done.returncode == 3, done.stderr
     out = str(tmp_path / "out")
@@ -21,7 +22,7 @@ def test_every_item_is_accounted_for(strange_media: Path, checkpoint: Path, tmp_
     bad = reader.quarantine(out).to_pylist()
     assert f"{len(STRANGE)} items, {len(rows)} rows in {out}/data, {len(bad)} quarantined" in done.stdout
     for strange in STRANGE:
-        uri = str(strange_media / strange.name)
+        uri = str(strange_media / "video" / strange.name)
         mine = [row for row in rows if row["uri"] == uri]
         assert [row["window"] for row in mine] == list(range(strange.windows)), strange.name
         assert sum(row["frames"] for row in mine) == strange.frames, strange.name
@@ -36,10 +37,28 @@ def test_every_item_is_accounted_for(strange_media: Path, checkpoint: Path, tmp_
     assert len(bad) == sum(bool(strange.error) for strange in STRANGE)
 
 
+def test_every_picture_is_accounted_for(strange_media: Path, tmp_path: Path) -> None:
+    limits, checkpoint = dataclasses.asdict(LIMITS), save_class(FOURIER, tmp_path / "tiny")
+    media, out = strange_media / "image", str(tmp_path / "out")
+    done = perceive("run", write_job(tmp_path, media, checkpoint, task="image-classification", limits=limits))
+    assert done.returncode == 3, done.stderr
+    rows = reader.dataset(out).to_table(columns=["uri", "height", "width", "labels"]).to_pylist()
+    bad = reader.quarantine(out).to_pylist()
+    assert {row["uri"]: (row["height"], row["width"]) for row in rows} == {
+        str(media / strange.name): strange.size for strange in PICTURES if not strange.error
+    }
+    assert {row["uri"]: (row["stage"], row["error"]) for row in bad} == {
+        str(media / strange.name): ("decode", strange.error) for strange in PICTURES if strange.error
+    }
+    assert len(rows) + len(bad) == len(PICTURES)
+    labels = {Path(row["uri"]).name: row["labels"] for row in rows}
+    assert labels["plain.png"] == labels["animated.gif"] == labels["turned.jpg"]  # all red
+
+
 def test_rays_unpickling_is_refused(
     strange_media: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = write_job(tmp_path, strange_media, checkpoint)
+    job = write_job(tmp_path, strange_media / "video", checkpoint)
     for name in (
         "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR",
         "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA",

@@ -1,5 +1,6 @@
 """`perceive run` on texts and for optical flow, from encoded files to the published table."""
 
+import csv
 import itertools
 import json
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_masked_lm(texts: Path, tmp_path: Path) -> None:
 
 def test_text_classification(texts: Path, tmp_path: Path) -> None:
     checkpoint = save_head(tmp_path / "checkpoint", "PerceiverForSequenceClassification")
-    options = {"top_k": 1, "overlap": 20}
+    options = {"top_k": 1, "overlap": 20, "csv": True}
     job = write_job(tmp_path, texts, checkpoint, task="text-classification", options=options)
     done = perceive("run", job, "--json")
     assert done.returncode == 3, done.stderr
@@ -72,6 +73,12 @@ def test_text_classification(texts: Path, tmp_path: Path) -> None:
         Path(row["uri"]).stem: row for row in reader.dataset(str(tmp_path / "out")).to_table().to_pylist()
     }
     assert rows["long"]["window"] > 0
+    with (tmp_path / "out/labels.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["uri"], line["label_1"]) for line in lines][-1] == (
+        rows["short"]["uri"],
+        rows["short"]["labels"][0],
+    )
     for name in ("plain", "short"):
         ids = PerceiverTokenizer()(TEXTS[name], split_special_tokens=True)["input_ids"]
         with torch.inference_mode():
@@ -103,11 +110,14 @@ def test_optical_flow(tmp_path: Path) -> None:
             inputs = torch.from_numpy(np.stack(pair)).permute(0, 3, 1, 2)[None]
             expected.append(estimate_flow(model, inputs, min_overlap=8)[0].numpy())
     assert table.num_rows == len(expected) == 2 + 3
-    for row, answer in zip(table.to_pylist(), expected, strict=True):
-        flow = np.array(row["flow"], np.float32).reshape(row["height"], row["width"], 2)
+    found = zip(
+        table.drop_columns(["flow"]).to_pylist(), reader.to_arrays(table, "flow"), expected, strict=True
+    )
+    for row, flow, answer in found:
         np.testing.assert_allclose(flow, answer, atol=1e-4 * np.abs(answer).max())
         with Image.open(tmp_path / "out" / row["png"]) as picture:
             assert np.array_equal(np.asarray(picture), in_colour(flow))
         data = (tmp_path / "out" / row["flo"]).read_bytes()
         assert np.array_equal(np.frombuffer(data[12:], "<f4").reshape(flow.shape), flow)
     assert len(list((tmp_path / "out/flow").iterdir())) == 2 * 5
+    assert f"Files of each row: {tmp_path / 'out/flow'}" in done.stdout

@@ -43,7 +43,7 @@ class Misbehaving(MultimodalAutoencoding):
     ) -> Iterator[Mapping[str, Any]]:
         video, audio = np.zeros((16, 24, 32, 3), np.uint8), np.zeros(30_720, np.float32)
         for index in range(first, stop):
-            yield {
+            window = {
                 "window": index,
                 "start_time": 0.0,
                 "frames": 16,
@@ -51,7 +51,10 @@ class Misbehaving(MultimodalAutoencoding):
                 "video": video,
                 "audio": audio,
             }
+            yield window
             self.probe(files, config, limits)
+            while info == "flood":
+                yield window
 
 
 def hang(_: BinaryIO) -> None:
@@ -67,6 +70,10 @@ def eat(_: BinaryIO) -> None:
     held = []
     while True:
         held.append(np.ones(1 << 20))
+
+
+def mumble(_: BinaryIO) -> None:
+    raise ValueError(b"caf\xe9".decode("utf-8", "surrogateescape") + "x" * 1_000_000)
 
 
 def overflow(_: BinaryIO) -> None:
@@ -113,6 +120,7 @@ DEEDS: dict[str, Any] = {
     "hang": hang,
     "hang in c": hang_in_c,
     "eat": eat,
+    "mumble": mumble,
     "overflow": overflow,
     "crash": crash,
     "leave": leave,

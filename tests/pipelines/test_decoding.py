@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,26 @@ def test_a_hang_ends_at_the_limit(deed: str) -> None:
         list(windows)
     assert do(decoder, "nothing") is None
     decoder.close()
+
+
+def test_a_flood_ends_at_the_limit() -> None:
+    """It never pauses, and never ends."""
+    decoder = Decoder(Misbehaving(), CONFIG, replace(LIMITS, seconds=0.3), MODULE)
+    decoder._started()
+    began = time.monotonic()
+    windows = decoder.windows({"video": io.BytesIO(b"nothing")}, "flood", 0, 1)
+    with pytest.raises(DecodeTimeout, match=r"^decoding window 0 took more than the 0\.3 s"):
+        deque(windows, maxlen=0)
+    assert time.monotonic() - began < 10
+    decoder.close()
+
+
+def test_a_message_is_a_text_of_some_length(decoder: Decoder) -> None:
+    """As a table can hold it, whatever the file says."""
+    error = ItemError.of(failure(decoder, "mumble"), "probe")
+    assert error.message.startswith("caf\\udce9xxx")
+    assert 4_000 <= len(error.message) < 4_010
+    pa.array([error.message, error.to_json()])
 
 
 def test_memory_ends_at_the_limit(decoder: Decoder) -> None:

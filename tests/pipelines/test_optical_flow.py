@@ -74,6 +74,7 @@ def flow_of(checkpoint: Path, one: np.ndarray, other: np.ndarray, **options: Any
 
 
 def flows(rows: pa.Table) -> list[np.ndarray]:
+    """The flow of each row of a block, whose schema has no shapes."""
     shapes = zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True)
     return [
         flow.values.to_numpy().reshape(*shape, 2) for flow, shape in zip(rows["flow"], shapes, strict=True)

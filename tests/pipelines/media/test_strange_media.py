@@ -9,12 +9,16 @@ import pytest
 
 from pipelines.decoding import Decoder
 from pipelines.errors import ItemError
+from pipelines.tasks.image_classification import ImageClassification
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import unpack
 from tests.conftest import tiny_config
-from tests.strange import LIMITS, STRANGE, Strange
+from tests.strange import LIMITS, PICTURES, STRANGE, Strange, StrangePicture
 
 CONFIG = tiny_config()
+PICTURE_CONFIG = CONFIG.replaced(architectures=("PerceiverForImageClassificationFourier",))
+#: What to do about it, at the end of a message.
+ADVICE = r"; [A-Za-z ,./0-9]+$|\. [A-Z].+\.$"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def decoder() -> Iterator[Decoder]:
 def test_strange_media(strange: Strange, strange_media: Path, decoder: Decoder) -> None:
     stage, batches = "probe", []
     try:
-        with (strange_media / strange.name).open("rb") as file:
+        with (strange_media / "video" / strange.name).open("rb") as file:
             files = {"video": file}
             windows, info = decoder.probe(files)
             stage = "decode"
@@ -38,7 +42,7 @@ def test_strange_media(strange: Strange, strange_media: Path, decoder: Decoder) 
         error = ItemError.of(caught, stage)
         assert (error.stage, error.kind) == (strange.stage, strange.error), error.message
         assert re.search(strange.message, error.message), error.message
-        assert re.search(r"; [a-z ,/0-9]+$|\. [A-Z].+\.$", error.message), "it does not say what to do"
+        assert re.search(ADVICE, error.message), "it does not say what to do"
         return
     assert not strange.error
     assert [batch["window"][0].as_py() for batch in batches] == list(range(strange.windows))
@@ -50,3 +54,30 @@ def test_strange_media(strange: Strange, strange_media: Path, decoder: Decoder) 
         assert np.abs(sound).max() <= 1
         assert (np.abs(sound).max() > 0.05) == strange.sound
         assert unpack(batch["video"], schema.field("video").type).shape == (1, 16, 24, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def picture_decoder() -> Iterator[Decoder]:
+    """One for all, again."""
+    made = Decoder(ImageClassification(), PICTURE_CONFIG, LIMITS)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("strange", PICTURES, ids=lambda strange: strange.name)
+def test_strange_pictures(strange: StrangePicture, strange_media: Path, picture_decoder: Decoder) -> None:
+    try:
+        with (strange_media / "image" / strange.name).open("rb") as file:
+            [batch] = picture_decoder.windows({"image": file}, None, 0, 1)
+    except Exception as caught:
+        error = ItemError.of(caught, "decode")
+        assert error.kind == strange.error, error.message
+        assert re.search(strange.message, error.message), error.message
+        assert re.search(ADVICE, error.message), "it does not say what to do"
+        return
+    assert not strange.error
+    assert (batch["height"][0].as_py(), batch["width"][0].as_py()) == strange.size
+    schema = ImageClassification().input_schema(PICTURE_CONFIG)
+    image = unpack(batch["image"], schema.field("image").type)[0]  # H, W, 3
+    middle = image[image.shape[0] // 2, image.shape[1] // 2].astype(int)
+    assert np.abs(middle - strange.colour).max() <= 3
