@@ -36,7 +36,7 @@ demo-checkpoint: $(VENV)/.runtime  ## train the demo's weights from their seed a
 	$(BIN)/python examples/evaluate_demo.py
 
 clean:
-	rm -rf $(VENV) demo-output demo-training.pt
+	rm -rf $(VENV) demo-output label-output demo-training.pt
 
 $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)

@@ -64,7 +64,7 @@ class RunResult:
     seconds: float
     videos: str | None  #: the folder of MP4s, if the job asks for them
     items_without_video: int  #: of the items, how many have no MP4 because windows of theirs are quarantined
-    files: str | None  #: the folder of what else is made of every row or item, if the job asks for it
+    files: str | None  #: what else is made of the rows, a file or a folder, if the job asks for it
     contact_sheet: str | None  #: a picture of what was reconstructed, if anything was
 
     @property
@@ -319,7 +319,7 @@ def _result(
     manifest: Manifest, sink: Sink, job: JobSpec, sheet: Path | None, windows_now: int, seconds: float
 ) -> RunResult:
     assembly = job.options.assembly
-    mp4s = assembly is not None and assembly.folder == "video"
+    mp4s = assembly is not None and assembly.path == "video"
     return RunResult(
         run_id=manifest.run_id,
         output=sink.out,
@@ -331,6 +331,6 @@ def _result(
         seconds=round(seconds, 1),
         videos=str(Path(sink.out, "video")) if mp4s else None,
         items_without_video=len(set(reader.quarantine(sink.out)["item_id"].to_pylist())) if mp4s else 0,
-        files=str(Path(sink.out, assembly.folder)) if assembly and not mp4s else None,
+        files=str(Path(sink.out, assembly.path)) if assembly and not mp4s else None,
         contact_sheet=str(sheet) if sheet else None,
     )

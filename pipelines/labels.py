@@ -1,9 +1,10 @@
 """Labels: the most likely ones of each row, by name, and all of a table's as a CSV for people."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,11 @@ import pyarrow.dataset
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.describing import column
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
+    from pipelines.meter import Progress
+    from pipelines.sink import Sink
 
 #: The columns that a classifying task adds.
 LABELS = (
@@ -66,6 +72,29 @@ def named(
         "labels": pa.ListArray.from_arrays(counts, pa.array(names[labels[kept]], pa.string())),
         "scores": pa.ListArray.from_arrays(counts, pa.array(scores[kept], pa.float32())),
     }
+
+
+def csv_of_labels(top_k: int) -> "Assembly":
+    """The published table as a CSV."""
+    from pipelines.assembly import Assembly
+
+    return Assembly(CSV, partial(_write_table, top_k=top_k))
+
+
+def _write_table(
+    plan: pa.Table,
+    sink: "Sink",
+    incomplete: Collection[str],
+    workers: int,
+    progress: "Progress",
+    *,
+    top_k: int,
+) -> None:
+    from pipelines.sink import create_if_absent
+
+    files = sorted(Path(sink.out, "data").glob(f"{sink.run_id}-*"))
+    with create_if_absent(Path(sink.out, CSV), sink.tmp) as draft:
+        write_csv(draft, files, top_k)
 
 
 def write_csv(path: Path, files: Sequence[Path], top_k: int) -> None:

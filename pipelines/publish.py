@@ -6,14 +6,12 @@ Staged parts are deleted only after the manifest: up to then they are the run's 
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from pipelines.labels import CSV, write_csv
 from pipelines.manifest import Manifest, account, close
 from pipelines.meter import Progress
 from pipelines.sink import Commit, Sink, committed, create_if_absent, describe, open_writer, read_commits
@@ -31,17 +29,13 @@ def finish(
     assembly = task.assembly
     commits = [commit for path in files for commit in read_commits(path)] if assembly or sink.staged else []
     incomplete: set[str] = set()
-    if assembly:
+    if assembly or sink.staged:
         account(plan, commits)
         incomplete = quarantined_items(sink, commits)
-        assembly.write(plan, sink, incomplete, workers, progress)
     if sink.staged:
-        account(plan, commits)
         files = publish(sink, files, format, incomplete)
-        options: Any = task
-        if getattr(options, "csv", False):  # of the tasks that name labels
-            with create_if_absent(Path(sink.out, CSV), sink.tmp) as draft:
-                write_csv(draft, files, options.top_k)
+    if assembly:
+        assembly.write(plan, sink, incomplete, workers, progress)
     return close(plan, sink, files)
 
 

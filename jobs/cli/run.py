@@ -93,7 +93,7 @@ def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
         why = f"; {without} of the items have none, as windows of theirs are quarantined" if without else ""
         click.echo(f"{result.items - without} videos in {result.videos}{why}")
     if result.files:
-        click.echo(f"Files of each row: {result.files}")
+        click.echo(f"Beside the table: {result.files}")
     if result.contact_sheet:
         click.echo(f"Pictures of it: {result.contact_sheet}")
     again = "" if result.windows_now else " (no windows were left to do)"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +10,15 @@ import pyarrow as pa
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import IMAGE, Content
 from pipelines.describing import option
-from pipelines.labels import LABELS, check_labels, check_options, most_likely, named
+from pipelines.labels import LABELS, check_labels, check_options, csv_of_labels, most_likely, named
 from pipelines.limits import Limits
 from pipelines.media.images import decode_image
 from pipelines.media.resize import Fit
 from pipelines.pictures import ARCHITECTURES, SIZE, fitted, normalised, picture_size
 from pipelines.tensors import Format
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class ImageClassification:
         return "parquet"
 
     @property
-    def assembly(self) -> None:
-        return None
+    def assembly(self) -> "Assembly | None":
+        return csv_of_labels(self.top_k) if self.csv else None
 
     @property
     def staged(self) -> bool:

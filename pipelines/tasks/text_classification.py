@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import TEXT, Content
 from pipelines.describing import column, option
-from pipelines.labels import LABELS, check_labels, check_options, most_likely, named
+from pipelines.labels import LABELS, check_labels, check_options, csv_of_labels, most_likely, named
 from pipelines.limits import Limits
 from pipelines.tensors import Format
 from pipelines.texts import TextError, check_overlap, cut, most_bytes, padded, read_text, token_ids
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class TextClassification:
         return "parquet"
 
     @property
-    def assembly(self) -> None:
-        return None
+    def assembly(self) -> "Assembly | None":
+        return csv_of_labels(self.top_k) if self.csv else None
 
     @property
     def staged(self) -> bool:

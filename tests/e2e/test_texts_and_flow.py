@@ -68,6 +68,7 @@ def test_text_classification(texts: Path, tmp_path: Path) -> None:
     assert done.returncode == 3, done.stderr
     result = json.loads(done.stdout)
     assert (result["items"], result["quarantined"], result["videos"]) == (4, 1, None)
+    assert result["files"] == str(tmp_path / "out/labels.csv")
     names = load(checkpoint).config.id2label
     rows = {
         Path(row["uri"]).stem: row for row in reader.dataset(str(tmp_path / "out")).to_table().to_pylist()
@@ -120,4 +121,4 @@ def test_optical_flow(tmp_path: Path) -> None:
         data = (tmp_path / "out" / row["flo"]).read_bytes()
         assert np.array_equal(np.frombuffer(data[12:], "<f4").reshape(flow.shape), flow)
     assert len(list((tmp_path / "out/flow").iterdir())) == 2 * 5
-    assert f"Files of each row: {tmp_path / 'out/flow'}" in done.stdout
+    assert f"Beside the table: {tmp_path / 'out/flow'}" in done.stdout
