@@ -51,6 +51,12 @@ class Decoder:
         self._module = module
         self._child: _Child | None = None
 
+    @property
+    def probes(self) -> bool:
+        """Whether items' headers are read at all: of the task latents, the checkpoint says."""
+        of_checkpoint = getattr(self.task, "probes_for", None)
+        return self.task.probes if of_checkpoint is None else of_checkpoint(self.config)
+
     def probe(self, files: Files) -> tuple[int, str]:
         """How many windows an item has, and what `windows` should know of it.
 

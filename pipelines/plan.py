@@ -77,7 +77,7 @@ def list_and_probe(
             idle.put(decoder)
 
     items = source.items() if items is None else items
-    if not decoders[0].task.probes:
+    if not decoders[0].probes:
         yield from (Probed(item, 1, None, None) for item in items)
         return
     with closing(source.reader()) as reader, ThreadPoolExecutor(len(decoders)) as pool:

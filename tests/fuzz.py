@@ -75,6 +75,10 @@ IMAGES: dict[str, tuple[str, dict[str, object]]] = {
     "lossless.webp": ("RGBA", {"lossless": True}),
     "lzw.tiff": ("RGB", {"compression": "tiff_lzw"}),
     "plain.bmp": ("RGB", {}),
+    "deep.png": ("I;16", {}),
+    "packbits.tiff": ("RGB", {"compression": "packbits"}),
+    "deflate.tiff": ("RGB", {"compression": "tiff_deflate"}),
+    "jpeg.tiff": ("RGB", {"compression": "jpeg"}),
 }
 
 

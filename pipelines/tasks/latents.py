@@ -62,6 +62,10 @@ class Latents:
         """What this checkpoint is given."""
         return ((_content(config),),)
 
+    def probes_for(self, config: PerceiverConfig) -> bool:
+        """Whether what this checkpoint is given has windows to be counted; an image or a text is read once."""
+        return _content(config) == VIDEO
+
     def check(self, config: PerceiverConfig) -> None:
         content = _content(config)
         if content == VIDEO:
@@ -79,9 +83,7 @@ class Latents:
     def probe(
         self, files: Mapping[str, BinaryIO], config: PerceiverConfig, limits: Limits
     ) -> tuple[int, str]:
-        if _content(config) == VIDEO:
-            return multimodal.probe_video(files["video"], self.stream, config, limits, self.overlap)
-        return 1, ""  # an image has one window, and a text is one span whatever it has
+        return multimodal.probe_video(files["video"], self.stream, config, limits, self.overlap)
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
         content = _content(config)

@@ -154,9 +154,6 @@ def test_overlapped_and_letterboxed_mp4s(media: Path, checkpoint: Path, tmp_path
         assert frames[0].shape == (18, 32, 3)
         seconds = Fraction(made.streams.audio[0].duration or 0) * made.streams.audio[0].time_base
         assert abs(seconds - Fraction(37, 25)) < Fraction(1, 20)
-    shown = video[:, :, 3:21]  # rows of the picture
-    whole = np.concatenate([shown[0], shown[1, 8:], shown[2, 8:], shown[3, 8:13]])
-    assert np.abs(np.stack(frames).astype(int) - whole).mean() < 25  # x264 at crf 18, of noise
     done = perceive("run", tmp_path / "job.yaml", "--json")
     assert done.returncode == 3, done.stdout
     assert json.loads(done.stdout)["windows_now"] == 0

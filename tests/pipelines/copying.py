@@ -77,9 +77,9 @@ class CopyingRun:
 
     @staticmethod
     def over(
-        media: Path, out: Path, video: Any, format: Format = "arrow", shard_windows: int = 3
+        media: Path, out: Path, video: Any, format: Format = "arrow", shard_windows: int = 3, **options: Any
     ) -> "CopyingRun":
-        task, config = Copying(top_k=2, video=video), tiny_config()
+        task, config = Copying(top_k=2, video=video, **options), tiny_config()
         source, decoder = Files((str(media),), VIDEO), Decoder(task, config, Limits())
         plan = cut_shards(list_and_probe(source, [decoder]), shard_windows)
         columns, about = task.output_schema(config), json.dumps({"job": "copy"})

@@ -86,6 +86,46 @@ def test_one_mp4_per_item_beside_its_tensors(media: Path, tmp_path: Path, format
             assert np.corrcoef(heard[:samples], source)[0, 1] > 0.9
 
 
+def played(out: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The frames and the sound of an item's MP4."""
+    [path] = (out / "video").glob(f"{name}*")
+    with av.open(str(path)) as file:
+        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(int)
+    with av.open(str(path)) as file:
+        heard = [frame.to_ndarray()[0] for frame in file.decode(audio=0)] if file.streams.audio else []
+    return shown, np.concatenate(heard or [np.empty(0)])
+
+
+@pytest.mark.parametrize("overlap", [3, 8])
+def test_an_mp4_of_overlapping_windows_has_each_frame_once(media: Path, tmp_path: Path, overlap: int) -> None:
+    """What is blended is the same on both sides here, so it is the MP4 of windows that don't overlap."""
+    end(CopyingRun.over(media, tmp_path / "plain", "mp4"))
+    end(CopyingRun.over(media, tmp_path / "overlapped", "mp4", shard_windows=2, overlap=overlap))
+    for name, frames in (("long", 69), ("mute", 20), ("short", 9)):
+        (shown, heard), (expected, sound) = (played(tmp_path / run, name) for run in ("overlapped", "plain"))
+        assert len(shown) == frames
+        assert np.abs(shown - expected).mean() < 0.5
+        assert np.abs(shown[1:] - expected[:-1]).mean() > 4  # a frame twice or left out would show
+        np.testing.assert_allclose(heard, sound, atol=1e-3)
+
+
+def test_a_letterboxed_mp4_has_the_sources_aspect(media: Path, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    write_clip(tmp_path / "media/tall.mp4", frames=18, size=(36, 72))
+    run = CopyingRun.over(tmp_path / "media", tmp_path / "out", "both", fit="letterbox")
+    end(run)
+    table = reader.dataset(str(tmp_path / "out")).to_table()
+    assert table["picture_left"].to_pylist() == [10, 10]
+    assert table["picture_width"].to_pylist() == [
+        12,
+        12,
+    ]  # of 32, for 24 rows of a picture twice as tall as wide
+    shown, _ = played(tmp_path / "out", "tall")
+    assert shown.shape == (18, 24, 12, 3)
+    expected = to_numpy(table, "video").reshape(-1, 24, 32, 3)[:18, :, 10:22]
+    assert np.abs(shown - expected).mean() < 12
+
+
 def test_a_published_table_is_the_other_one_without_its_tensors(media: Path, tmp_path: Path) -> None:
     both, mp4 = (CopyingRun.over(media, tmp_path / video, video) for video in ("both", "mp4"))
     end(both)

@@ -71,8 +71,8 @@ def test_parts_and_manifest_hold_everything_once(tmp_path: Path, format: Format)
     assert (reader.to_numpy(table, "video")[:, 0, 0] == table["window"].to_numpy()).all()
     [bad] = reader.quarantine(str(tmp_path)).to_pylist()
     assert bad == {
-        "item_id": "c", "version": "v1", "uri": "/in/c", "first": 0, "stop": 0, "stage": "decode",
-        "error": "MediaError", "message": "no moov atom", "traceback_digest": "d1", "attempt": 1,
+        "item_id": "c", "version": "v1", "uri": "/in/c", "member": None, "first": 0, "stop": 0,
+        "stage": "decode", "error": "MediaError", "message": "no moov atom", "traceback_digest": "d1", "attempt": 1,
     }  # fmt: skip
     glob = pyarrow.dataset.dataset(str(tmp_path / "data"), format="ipc" if format == "arrow" else format)
     assert glob.count_rows() == 9

@@ -166,6 +166,7 @@ def test_options_of_other_checkpoints_are_refused(checkpoint: Path, tmp_path: Pa
     texts = inspect(save_class(MASKED, tmp_path / "texts")).config
     with pytest.raises(ValueError, match=r"positions must be from 0 to 23, and at least one; got \[24\]"):
         Decode(positions=(24,)).check(texts)
+    assert not Latents().probes_for(texts)
     assert Latents().contents_for(texts) == ((TEXT,),)
     assert Latents().contents_for(images) == ((IMAGE,),)
     assert Latents().contents_for(inspect(checkpoint).config) == ((VIDEO,),)
