@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -86,7 +87,8 @@ def open_item(uri: str) -> BinaryIO:
     fs, path = locate(uri)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")
-    return io.BufferedReader(_Whole(fs.open(path, "rb"), uri), 1 << 16)
+    with _answering(uri):
+        return io.BufferedReader(_Whole(fs.open(path, "rb"), uri), 1 << 16)
 
 
 def read_span(uri: str, offset: int, size: int) -> bytes:
@@ -97,7 +99,8 @@ def read_span(uri: str, offset: int, size: int) -> bytes:
             file.seek(offset)
             data = file.read(size)
     else:
-        data = fs.cat_file(path, start=offset, end=offset + size) if size else b""
+        with _answering(uri):
+            data = fs.cat_file(path, start=offset, end=offset + size) if size else b""
     if len(data) != size:
         raise _cut_short(uri, size, offset, len(data))
     return data
@@ -115,8 +118,9 @@ def root_of(entry: str) -> str:
     if _is_glob(path):
         path = path[: next(i for i, char in enumerate(path) if char in "*?[")]
         path = path[: path.rfind("/") + 1].rstrip("/") or "/"
-    elif not fs.isdir(path):
-        path = posixpath.dirname(path)
+    else:
+        with _told(entry):
+            path = path if fs.isdir(path) else posixpath.dirname(path)
     return _with_protocol(fs, path)
 
 
@@ -132,7 +136,8 @@ class _Whole(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         at = self.file.tell()
         wanted = min(len(buffer), max(0, self.file.size - at))
-        data = self.file.read(wanted)
+        with _answering(self.uri):
+            data = self.file.read(wanted)
         if len(data) != wanted:
             raise _cut_short(self.uri, wanted, at, len(data))
         buffer[:wanted] = data
@@ -155,6 +160,20 @@ class _Whole(io.RawIOBase):
         super().close()
 
 
+@contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """Whatever a store's client raises, once it has tried again, as an OSError that names the object."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(
+            f"{uri} can't be read: {type(error).__name__}: {error}. Run the job again into another output once its "
+            "store answers."
+        ) from error
+
+
 def _cut_short(uri: str, wanted: int, at: int, got: int) -> OSError:
     return OSError(
         f"{uri}: expected {wanted} bytes at {at}, got {got}. The answer was cut short, or the file has changed since "
@@ -162,8 +181,27 @@ def _cut_short(uri: str, wanted: int, at: int, got: int) -> OSError:
     )
 
 
+@contextmanager
+def _told(entry: str) -> Iterator[None]:
+    """Whatever a store's client raises, as an error that says what was listed."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{entry} can't be listed: {type(error).__name__}: {error}. Check the address, whether its store answers, "
+            "and the credentials in the environment."
+        ) from error
+
+
 def _expand(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> Iterator[Found]:
     """What an entry names, sorted."""
+    with _told(entry):
+        yield from _found(entry, suffixes, others)
+
+
+def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> Iterator[Found]:
     fs, path = locate(entry)
     count = seen = 0
     if _is_glob(path):
