@@ -82,13 +82,13 @@ def locate(uri: str) -> tuple[Any, str]:
     return kind(**kind._get_kwargs_from_urls(uri)), str(kind._strip_protocol(uri))
 
 
-def open_item(uri: str) -> BinaryIO:
-    """Open an item's bytes for reading, seekable; the caller closes it."""
+def open_item(uri: str, ahead: int = 4 << 20) -> BinaryIO:
+    """Open an item's bytes for reading, seekable; the caller closes it. From afar, `ahead` more bytes are read."""
     fs, path = locate(uri)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")
     with _answering(uri):
-        return io.BufferedReader(_Whole(fs.open(path, "rb"), uri), 1 << 16)
+        return io.BufferedReader(_Whole(fs.open(path, "rb", block_size=ahead), uri), 1 << 16)
 
 
 def read_span(uri: str, offset: int, size: int) -> bytes:

@@ -3,7 +3,9 @@
 import json
 import posixpath
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -19,6 +21,8 @@ from pipelines.sources.cells import Cells, kept_field, kept_value
 
 PARQUET = (".parquet",)
 ARROW = (".arrow", ".feather")
+
+_AT_ONCE = 8  # footers that are read at once: from afar each takes two answers
 
 
 class Groups(Protocol):
@@ -47,24 +51,18 @@ class Tables:
 
     def items(self) -> Iterator[Item]:
         some = False
-        for file in list_items(self.uris, self.suffixes, self.others):
-            try:
-                sizes = self._index(file.uri)
-            # One file that can't be read is one quarantine row, whatever a stranger's file raises.
-            except Exception as error:
-                some = True
-                yield faulty(file, f"its rows can't be listed: {error}")
-                continue
-            row = 0
-            for group, (rows, size) in enumerate(sizes):
-                for i in range(rows):
-                    member = str(row + i)
-                    at = json.dumps({"group": group, "row": i})
-                    yield replace(
-                        file, item_id=member_id(file, member), member=member, at=at, size=size or file.size
-                    )
-                row += rows
-            some = some or bool(row)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            ahead: deque[tuple[Item, Future[list[tuple[int, int]]]]] = deque()
+            for file in list_items(self.uris, self.suffixes, self.others):
+                ahead.append((file, pool.submit(self._index, file.uri)))
+                if len(ahead) > _AT_ONCE:
+                    for item in _rows(*ahead.popleft()):
+                        some = True
+                        yield item
+            for one in ahead:
+                for item in _rows(*one):
+                    some = True
+                    yield item
         if not some:
             raise InputError(f"No rows in {', '.join(self.uris)}: all tables there are empty.")
 
@@ -90,6 +88,23 @@ class Tables:
             return list(groups.sizes(self.columns))
         finally:
             groups.close()
+
+
+def _rows(file: Item, index: Future[list[tuple[int, int]]]) -> Iterator[Item]:
+    """A table's rows, when its footer has been read."""
+    try:
+        sizes = index.result()
+    # One file that can't be read is one quarantine row, whatever a stranger's file raises.
+    except Exception as error:
+        yield faulty(file, f"its rows can't be listed: {error}")
+        return
+    row = 0
+    for group, (rows, size) in enumerate(sizes):
+        for i in range(rows):
+            member = str(row + i)
+            at = json.dumps({"group": group, "row": i})
+            yield replace(file, item_id=member_id(file, member), member=member, at=at, size=size or file.size)
+        row += rows
 
 
 def kept_schema(uri: str, schema: pa.Schema, keep: Sequence[str]) -> tuple[pa.Schema, frozenset[str]]:
