@@ -15,6 +15,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+_EXTRAS = {
+    "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "adl": "azure",
+    "http": "http", "https": "http", "hf": "hub",
+}  # fmt: skip
+_WEB = ("http://", "https://")
 _HIDDEN = re.compile(r"/[._]")
 
 Found = tuple[str, dict[str, Any]]  # a path or URI, and what its file system says of it
@@ -58,7 +63,7 @@ def list_items(
                 "Remove the overlap between the entries."
             )
         before = uri
-        yield Item(_hash(_relative(uri, root)), uri, _version(info), int(info["size"]))
+        yield Item(_hash(_relative(uri, root)), uri, _version(info), int(info["size"] or 0))
 
 
 def member_id(file: Item, member: str) -> str:
@@ -77,8 +82,14 @@ def locate(uri: str) -> tuple[Any, str]:
         )
     try:
         kind = fsspec.get_filesystem_class(scheme)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{uri} can't be opened: {error}.") from error
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        what = f"pip install 'perceiver-batch[{extra}]'" if extra else "Install it"
+        raise InputError(f"{uri} needs a driver that is not installed: {error}. {what}.") from error
+    except ValueError as error:
+        raise InputError(
+            f"{uri} can't be opened: {error}. Schemes are such as s3, gs, az, https, hf."
+        ) from error
     return kind(**kind._get_kwargs_from_urls(uri)), str(kind._strip_protocol(uri))
 
 
@@ -116,11 +127,11 @@ def root_of(entry: str) -> str:
     """The folder that an entry's items are named relative to."""
     fs, path = locate(entry)
     if _is_glob(path):
-        path = path[: next(i for i, char in enumerate(path) if char in "*?[")]
+        path = path[: next(i for i, char in enumerate(path) if _is_glob(path[: i + 1]))]
         path = path[: path.rfind("/") + 1].rstrip("/") or "/"
     else:
         with _told(entry):
-            path = path if fs.isdir(path) else posixpath.dirname(path)
+            path = path if _is_folder(fs, path) else posixpath.dirname(path)
     return _with_protocol(fs, path)
 
 
@@ -210,9 +221,9 @@ def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> It
             yield _with_protocol(fs, found), info
         if not count:
             raise InputError(f"Nothing matches {entry}: expected at least one file. Check the pattern.")
-    elif fs.isfile(path):
+    elif not _is_page(path) and fs.isfile(path):
         yield _with_protocol(fs, path), fs.info(path)
-    elif fs.isdir(path):
+    elif _is_folder(fs, path):
         for found, info in _below(fs, path):
             if _is_hidden(found, path):
                 continue
@@ -269,7 +280,9 @@ def _walk(fs: Any, folder: str, enter: Callable[[str], bool]) -> Iterator[Found]
             entries = [entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in found]
         infos: dict[str, Any] = {}
     else:
-        listed = [info for info in fs.ls(folder, detail=True) if info["name"].rstrip("/") != folder]
+        folder = folder.rstrip("/")
+        # A page links to what isn't below it, too.
+        listed = [info for info in fs.ls(f"{folder}/", detail=True) if info["name"].startswith(f"{folder}/")]
         infos = {
             posixpath.basename(info["name"].rstrip("/")) + "/" * (info["type"] == "directory"): info
             for info in listed
@@ -282,7 +295,9 @@ def _walk(fs: Any, folder: str, enter: Callable[[str], bool]) -> Iterator[Found]
             if enter(path[:-1]):
                 yield from _walk(fs, path[:-1], enter)
             continue
-        info = infos.pop(name) if infos else _stat(fs, path)
+        info = infos.pop(name, {})
+        if info.get("size") is None:  # local, or of the web
+            info = _stat(fs, path)
         if info["type"] == "file":
             yield path, info
 
@@ -317,7 +332,16 @@ def _with_protocol(fs: Any, path: str) -> str:
 
 
 def _is_glob(path: str) -> bool:
-    return any(char in path for char in "*?[")
+    return any(char in path for char in ("*" if path.startswith(_WEB) else "*?["))
+
+
+def _is_folder(fs: Any, path: str) -> bool:
+    """Of web addresses those that end in a slash: their client would read a whole file to see whether it is one."""
+    return _is_page(path) if path.startswith(_WEB) else bool(fs.isdir(path))
+
+
+def _is_page(path: str) -> bool:
+    return path.startswith(_WEB) and path.endswith("/")
 
 
 def _is_hidden(path: str, root: str) -> bool:
