@@ -43,7 +43,7 @@ def values(table: pa.Table) -> pa.Table:
 
 
 def assert_same(found: pa.Table, expected: pa.Table) -> None:
-    """Equal in all but the last bits of what the model computes, which differ with the arrays' places in memory."""
+    """Equal, but for the last bits of what the model computes, which a busy machine may change."""
     assert found.schema.equals(expected.schema)
     for name in expected.schema.names:
         if name in ("video", "audio"):
