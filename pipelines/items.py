@@ -93,9 +93,14 @@ def locate(uri: str) -> tuple[Any, str]:
     return kind(**kind._get_kwargs_from_urls(uri)), str(kind._strip_protocol(uri))
 
 
-def open_item(uri: str, ahead: int = 4 << 20) -> BinaryIO:
-    """Open an item's bytes for reading, seekable; the caller closes it. From afar, `ahead` more bytes are read."""
+def open_item(uri: str, ahead: int = 4 << 20, redirects: bool = True) -> BinaryIO:
+    """Open an item's bytes for reading, seekable; the caller closes it. From afar, `ahead` more bytes are read.
+
+    Without `redirects` no web server can lead elsewhere.
+    """
     fs, path = locate(uri)
+    if uri.startswith(_WEB) and not redirects:
+        fs = type(fs)(allow_redirects=False)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")
     with _answering(uri):
@@ -141,7 +146,10 @@ class _Whole(io.RawIOBase):
     def __init__(self, file: Any, uri: str) -> None:
         if file.size is None:
             file.close()
-            raise OSError(f"{uri}: its server doesn't say how long it is. Copy it to a store that does.")
+            raise OSError(
+                f"{uri}: its server doesn't say how long it is, or leads elsewhere, which links in data may not. "
+                "Copy it to a store that does."
+            )
         self.file, self.uri = file, uri
 
     def readinto(self, buffer: Any) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -15,9 +16,20 @@ from tests.pipelines.sources.reading import chosen, opened
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """The standard library's server, which leaves out ranges."""
+    """The standard library's server, which leaves out ranges; what is called away leads up."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.asked.append(self.path)
+        if self.path.endswith("away.mp4"):
+            return self._away()
+        return super().do_HEAD()
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path.endswith("away.mp4"):
+            return self._away()
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         path = Path(self.translate_path(self.path))
         if not wanted or not path.is_file():
@@ -30,6 +42,12 @@ class Ranges(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(part)
         return None
+
+    def _away(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "/up.mp4")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -44,6 +62,21 @@ def server(tmp_path: Path) -> Iterator[str]:
     httpd.shutdown()
     thread.join()
     httpd.server_close()
+
+
+def test_a_link_is_not_led_elsewhere(server: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/t.csv").write_text("video\naway.mp4\n")
+    (tmp_path / "up.mp4").write_bytes(b"outside")
+    Ranges.asked.clear()
+    [row] = opened(chosen(f"{server}/in/t.csv", (VIDEO,)))
+    assert row["error"].endswith(
+        "/in/away.mp4 answers with nothing, or leads elsewhere, where links in data may not go."
+    )
+    assert "/in/away.mp4" in Ranges.asked
+    assert "/up.mp4" not in Ranges.asked
+    [row] = opened(chosen(f"{server}/in/away.mp4", (VIDEO,)))  # what the user names is followed
+    assert row["video"] == b"outside"
 
 
 def test_a_file_a_folder_and_a_link_of_a_web_server(server: str, tmp_path: Path) -> None:
