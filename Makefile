@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity mutations lint type bench demo-checkpoint clean
+.PHONY: demo test parity mutations fuzz lint type bench demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
@@ -17,6 +17,9 @@ parity: $(VENV)/.dev  ## every model against transformers at its published size,
 
 mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?
 	$(BIN)/python -m tests.mutations
+
+fuzz: $(VENV)/.dev  ## thousands of damaged videos: does each end as windows or as an error?
+	$(BIN)/python -m tests.fuzz
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -33,7 +36,7 @@ demo-checkpoint: $(VENV)/.runtime  ## train the demo's weights from their seed a
 	$(BIN)/python examples/evaluate_demo.py
 
 clean:
-	rm -rf $(VENV) demo-output demo-training.pt
+	rm -rf $(VENV) demo-output label-output demo-training.pt
 
 $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)

@@ -21,7 +21,7 @@ def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan
     """The job's fingerprint, as plain values that JSON keeps."""
     return {
         "task": job.task,
-        "options": dataclasses.asdict(job.options),
+        "options": json.loads(json.dumps(dataclasses.asdict(job.options))),  # tuples as lists
         "checkpoint": checkpoint.digest,
         "code": importlib.metadata.version("perceiver-batch"),
         "reference": model.reference,

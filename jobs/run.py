@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PerceiverConfig
 from pipelines import reader
 from pipelines.contact_sheet import write_contact_sheet
+from pipelines.contents import IMAGE
 from pipelines.decoding import Decoder
 from pipelines.items import InputError
 from pipelines.manifest import Manifest, closed
 from pipelines.meter import Meter, Progress
+from pipelines.pictures import check_recipe
 from pipelines.plan import Probed, count_windows, cut_shards, list_and_probe, shards
 from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.publish import drop_staged, finish
@@ -39,6 +42,8 @@ _SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and w
 _SHARD_WINDOWS = 64
 #: What one decoder call may hold of scores and activations.
 _DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
+#: Ray's switches for pickles in tables: code that runs when a stranger's file is read.
+_UNPICKLING = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA")
 
 
 class ErrorBudgetError(RuntimeError):
@@ -59,6 +64,7 @@ class RunResult:
     seconds: float
     videos: str | None  #: the folder of MP4s, if the job asks for them
     items_without_video: int  #: of the items, how many have no MP4 because windows of theirs are quarantined
+    files: str | None  #: the folder of what else is made of every row or item, if the job asks for it
     contact_sheet: str | None  #: a picture of what was reconstructed, if anything was
 
     @property
@@ -74,14 +80,14 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
     leaves the run resumable: the same job on the same output does what is missing.
     """
     began = time.monotonic()
+    _refuse_pickles()
     checkpoint = _checkpoint(job, progress)
     config = checkpoint.config
     gpus = _gpus(job)
     pools = _pools(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    source = _source(job, config)
-    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
-    plan = _plan(job, config, source, decoders, progress)
+    source = _source(job, checkpoint)
+    plan = _plan(job, config, source, progress)
     what = fingerprint(job, checkpoint, model, plan)
     out = job.output.uri
     run = run_id(out, what, plan)
@@ -118,7 +124,8 @@ def run_job(job: JobSpec, progress: Progress) -> RunResult:
         raise _budget_error(reader.quarantine(out).to_pylist()[0])
     sheet = None
     if job.options.reconstructs:
-        sheet = write_contact_sheet(plan, sink, job.options, config, source, decoders[0])
+        with closing(Decoder(job.options, config, job.limits)) as decoder:
+            sheet = write_contact_sheet(plan, sink, job.options, config, source, decoder)
     drop_staged(sink)
     return _result(manifest, sink, job, sheet, to_do, time.monotonic() - began)
 
@@ -172,15 +179,27 @@ def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
         thread.join()
 
 
+def _refuse_pickles() -> None:
+    for name in _UNPICKLING:
+        if os.environ.get(name, "").lower() in ("1", "true"):
+            raise SpecError(
+                f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
+                f"brings along. Unset it: perceive reads no pickles. (unset {name})"
+            )
+
+
 def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     try:
         found = inspect(job.model.checkpoint, progress=progress)
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
+        why = getattr(job.options, "refused", {}).get(
+            found.architecture, "Choose another checkpoint or another task."
+        )
         raise SpecError(
             f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
-            f"on {' or '.join(job.options.architectures)}. Choose another checkpoint or another task."
+            f"on {' or '.join(job.options.architectures)}. {why}"
         )
     try:
         job.options.check(found.config)
@@ -229,28 +248,37 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec, config: PerceiverConfig) -> Source:
+def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
+    # The task of every checkpoint, latents, is given what this one reads.
+    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(checkpoint.config)
+    if (IMAGE,) in given:
+        try:
+            check_recipe(checkpoint.path, checkpoint.config)
+        except ValueError as error:
+            raise SpecError(f"model.checkpoint: {error}") from error
     try:
-        source = choose(
-            uris, about.format, about.columns, about.keep, job.options.contents, job.limits, about.roots
-        )
-        check_kept(source.kept, job.options, config)
+        source = choose(uris, about.format, about.columns, about.keep, given, job.limits, about.roots)
+        check_kept(source.kept, job.options, checkpoint.config)
         return source
     except InputError as error:
         raise SpecError(f"input: {error}") from error
 
 
-def _plan(
-    job: JobSpec, config: PerceiverConfig, source: Source, decoders: Sequence[Decoder], progress: Progress
-) -> pa.Table:
+def _plan(job: JobSpec, config: PerceiverConfig, source: Source, progress: Progress) -> pa.Table:
     progress.stage("items planned", None)
-    size = job.compute.shard_windows or _shard_windows(job.options.input_schema(config))
+    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
+    asked = job.compute.shard_windows
+    size = asked or _shard_windows(job.options.input_schema(config))
     try:
-        return cut_shards(_watched(list_and_probe(source, decoders), job, progress), size)
+        probed = _watched(list_and_probe(source, decoders), job, progress)
+        return cut_shards(probed, size, None if asked else _SHARD_BYTES)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
+    finally:
+        for decoder in decoders:
+            decoder.close()
 
 
 def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
@@ -267,7 +295,7 @@ def _shard_windows(columns: pa.Schema) -> int:
         for field in columns
         if is_tensor(field.type)
     )
-    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // window))
+    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // max(1, window)))
 
 
 def _check_budget(job: JobSpec, sink: Sink, commit: Commit) -> None:
@@ -290,7 +318,8 @@ def _write_once(folder: Path, name: str, text: str) -> None:
 def _result(
     manifest: Manifest, sink: Sink, job: JobSpec, sheet: Path | None, windows_now: int, seconds: float
 ) -> RunResult:
-    mp4s = job.options.mp4s
+    assembly = job.options.assembly
+    mp4s = assembly is not None and assembly.folder == "video"
     return RunResult(
         run_id=manifest.run_id,
         output=sink.out,
@@ -302,5 +331,6 @@ def _result(
         seconds=round(seconds, 1),
         videos=str(Path(sink.out, "video")) if mp4s else None,
         items_without_video=len(set(reader.quarantine(sink.out)["item_id"].to_pylist())) if mp4s else 0,
+        files=str(Path(sink.out, assembly.folder)) if assembly and not mp4s else None,
         contact_sheet=str(sheet) if sheet else None,
     )

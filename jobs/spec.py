@@ -195,6 +195,8 @@ def _problems(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[s
                 parent = parent.model_fields[name].annotation
             known = parent.model_fields if hasattr(parent, "model_fields") else parent.__dataclass_fields__
             yield f"{where}: {_unknown(place[-1], list(known))}"
+        elif detail["type"] == "unexpected_keyword_argument":  # of an option that has fields itself
+            yield f"{where}: no such option."
         elif detail["type"] == "missing":
             yield f"{where}: missing."
         else:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from perceiver_core.decoders import PerceiverOpticalFlowDecoder as PerceiverOpticalFlowDecoder
     from perceiver_core.decoders import PerceiverProjectionDecoder as PerceiverProjectionDecoder
     from perceiver_core.flow import estimate_flow as estimate_flow
+    from perceiver_core.flow import estimate_flows as estimate_flows
     from perceiver_core.flow import frame_patches as frame_patches
     from perceiver_core.folding import FoldError as FoldError
     from perceiver_core.folding import fold as fold
@@ -103,6 +104,7 @@ _FILE = {
     "PerceiverTextPreprocessor": "preprocessors",
     "PerceiverTokenizer": "tokenizer",
     "estimate_flow": "flow",
+    "estimate_flows": "flow",
     "fold": "folding",
     "frame_patches": "flow",
 }

@@ -7,7 +7,7 @@ Shapes: B frame pairs, 2 frames of a pair, C channels, H height, W width, h x w 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -41,29 +41,71 @@ def estimate_flow(
     Raises ValueError for anything else.
     """
     _check_frames(frames)
+    tile_size = _tile_size(model)
+    height, width = frames.shape[-2:]
+    frames = _pad_to_tile(frames, tile_size)  # (B, 2, 3, max(H, h), max(W, w))
+    device, _ = _placement(model)
+    flow = torch.zeros(len(frames), *frames.shape[-2:], 2, device=device)
+    _add_tiles(model, list(frames), list(flow), batch_size, min_overlap, progress)
+    return _unpadded(flow, height, width).contiguous()  # (B, H, W, 2)
+
+
+@torch.no_grad()
+def estimate_flows(
+    model: nn.Module | Folded,
+    pairs: Sequence[Tensor],
+    *,
+    batch_size: int = 1,
+    min_overlap: int = MIN_OVERLAP,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Tensor]:
+    """estimate_flow of frame pairs (2, 3, H, W), each of another size: tiles of all of them share the model's calls.
+
+    Returns flow (H, W, 2) of each.
+    """
+    tile_size = _tile_size(model)
+    device, _ = _placement(model)
+    padded = []
+    for pair in pairs:
+        _check_frames(pair[None])
+        padded.append(_pad_to_tile(pair, tile_size))
+    flows = [torch.zeros(*pair.shape[-2:], 2, device=device) for pair in padded]
+    _add_tiles(model, padded, flows, batch_size, min_overlap, progress)
+    return [_unpadded(flow, *pair.shape[-2:]) for flow, pair in zip(flows, pairs, strict=True)]
+
+
+def _add_tiles(
+    model: nn.Module | Folded,
+    pairs: Sequence[Tensor],
+    flows: Sequence[Tensor],
+    batch_size: int,
+    min_overlap: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Add the flow of pairs (2, 3, H, W), each a tile or larger, to zeros (H, W, 2)."""
     if isinstance(model, nn.Module) and model.training:
         raise ValueError(
             "The model must be in eval mode; got training mode, with dropout. Call model.eval()."
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more tiles; got {batch_size}.")
-    tile_size = cast(tuple[int, int], tuple(cast(Any, model.config).train_size))
-    height, width = frames.shape[-2:]
-    frames = _pad_to_tile(frames, tile_size)  # (B, 2, 3, max(H, h), max(W, w))
-    padded_height, padded_width = frames.shape[-2:]
-    corners = tile_corners(padded_height, padded_width, tile_size, min_overlap)
+    tile_size = _tile_size(model)
     device, dtype = _placement(model)
     weights = tile_weights(tile_size).to(device)  # (h, w)
-    windows = [(slice(y, y + tile_size[0]), slice(x, x + tile_size[1])) for y, x in corners]
-    total = torch.zeros(padded_height, padded_width, device=device)
-    for window in windows:
-        total[window] += weights
-    flow = torch.zeros(len(frames), padded_height, padded_width, 2, device=device)
-    jobs = [(pair, *window) for pair in range(len(frames)) for window in windows]
+    sizes = [(flow.shape[0], flow.shape[1]) for flow in flows]
+    windows: dict[tuple[int, int], list[tuple[slice, slice]]] = {}
+    totals: dict[tuple[int, int], Tensor] = {}  # by size
+    for size in dict.fromkeys(sizes):
+        corners = tile_corners(*size, tile_size, min_overlap)
+        windows[size] = [(slice(y, y + tile_size[0]), slice(x, x + tile_size[1])) for y, x in corners]
+        totals[size] = torch.zeros(size, device=device)
+        for window in windows[size]:
+            totals[size][window] += weights
+    jobs = [(pair, *window) for pair, size in enumerate(sizes) for window in windows[size]]
     for start in range(0, len(jobs), batch_size):
         batch = jobs[start : start + batch_size]
         # On the device, and there only as many as fit: patches are 54 numbers a pixel, frames 6 bytes.
-        tiles = torch.stack([frames[pair, :, :, rows, columns] for pair, rows, columns in batch])
+        tiles = torch.stack([pairs[pair][:, :, rows, columns] for pair, rows, columns in batch])
         logits = model(inputs=_patches(tiles.to(device)).to(dtype)).logits  # (N, h, w, 2)
         if logits.shape != (len(batch), *tile_size, 2):
             raise ValueError(
@@ -73,12 +115,20 @@ def estimate_flow(
         for (pair, rows, columns), tile_flow in zip(batch, logits, strict=True):
             # Float32 whatever the model's dtype, and divided before it is summed: where there is one tile, its flow is
             # the result to the last bit.
-            share = (weights / total[rows, columns])[..., None]  # (h, w, 1)
-            flow[pair, rows, columns] += FLOW_SCALE_FACTOR * share * tile_flow
+            share = (weights / totals[sizes[pair]][rows, columns])[..., None]  # (h, w, 1)
+            flows[pair][rows, columns] += FLOW_SCALE_FACTOR * share * tile_flow
         if progress:
             progress(start + len(batch), len(jobs))
-    top, left = (padded_height - height) // 2, (padded_width - width) // 2
-    return flow[:, top : top + height, left : left + width].contiguous()  # (B, H, W, 2)
+
+
+def _tile_size(model: nn.Module | Folded) -> tuple[int, int]:
+    return cast(tuple[int, int], tuple(cast(Any, model.config).train_size))
+
+
+def _unpadded(flow: Tensor, height: int, width: int) -> Tensor:
+    """(..., max(H, h), max(W, w), 2) -> (..., H, W, 2): what is in the middle."""
+    top, left = (flow.shape[-3] - height) // 2, (flow.shape[-2] - width) // 2
+    return flow[..., top : top + height, left : left + width, :]
 
 
 def frame_patches(frames: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipelines.decoding import Decoder
 from pipelines.items import version_now
 from pipelines.sink import Sink, committed, create_if_absent
 from pipelines.sources import Source
+from pipelines.stages import CONTEXT
 from pipelines.tasks import Task
 from pipelines.tensors import to_numpy, unpack
 
@@ -30,7 +32,7 @@ _ITEMS, _FRAMES, _COLUMNS = 16, 4, 4
 _SIDE = 128  # of a frame on the sheet, at most
 _GAP, _PAD, _MARGIN, _LINE = 4, 14, 28, 22  # between frames, within a card, around all, of text
 _PAPER, _CARD, _EDGE, _INK, _GREY = "#f3f3f0", "#ffffff", "#dcdcd6", "#1a1a1a", "#66665f"
-_TITLE, _NAME, _TEXT = (ImageFont.load_default(size=size) for size in (24, 16, 14))
+_TITLE, _NAME, _TEXT = 24, 16, 14  # sizes of type
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ def draw(title: str, panels: Sequence[Panel], notes: Sequence[str]) -> Image.Ima
     sheet = Image.new("RGB", (width, bottom + len(notes) * _LINE + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
     room = width - 2 * _MARGIN
-    pen.text((left, _MARGIN), _fitted(title, _TITLE, room), _INK, _TITLE)
+    pen.text((left, _MARGIN), _fitted(title, _TITLE, room), _INK, _font(_TITLE))
     legend = "Above, what the model saw; below, what it made of it. PSNR and label are of the whole window."
-    pen.text((left, _MARGIN + 36), _fitted(legend, _TEXT, room), _GREY, _TEXT)
+    pen.text((left, _MARGIN + 36), _fitted(legend, _TEXT, room), _GREY, _font(_TEXT))
     for n, card in enumerate(cards):
         sheet.paste(card, (left + n % columns * across, top + n // columns * down))
     for n, note in enumerate(notes):
-        pen.text((left, bottom + n * _LINE), _fitted(note, _TEXT, room), _GREY, _TEXT)
+        pen.text((left, bottom + n * _LINE), _fitted(note, _TEXT, room), _GREY, _font(_TEXT))
     return sheet
 
 
@@ -105,9 +107,9 @@ def _card(panel: Panel) -> Image.Image:
             picture = Image.fromarray(frame).resize((width, height), _filter(frames))
             card.paste(picture, (_PAD + n * (width + _GAP), _PAD + line * (height + 2 * _GAP)))
     y = _PAD + 2 * height + 2 * _GAP + 10
-    pen.text((_PAD, y), _fitted(panel.name, _NAME, inner), _INK, _NAME)
+    pen.text((_PAD, y), _fitted(panel.name, _NAME, inner), _INK, _font(_NAME))
     for n, caption in enumerate(panel.captions, start=1):
-        pen.text((_PAD, y + n * _LINE), _fitted(caption, _TEXT, inner), _GREY, _TEXT)
+        pen.text((_PAD, y + n * _LINE), _fitted(caption, _TEXT, inner), _GREY, _font(_TEXT))
     return card
 
 
@@ -124,11 +126,16 @@ def _filter(frames: Frames) -> Image.Resampling:
     return Image.Resampling.NEAREST if max(frames.shape[1:3]) <= _SIDE else Image.Resampling.BOX
 
 
-def _fitted(text: str, font: Font, room: int) -> str:
+@cache
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size=size)
+
+
+def _fitted(text: str, size: int, room: int) -> str:
     """The text as one printable line, its middle left out until it fits. Names are data: anything may be in them."""
     text = "".join(char for char in text if char.isprintable())
     keep = min(len(text), room)  # no glyph is narrower than a pixel
-    short = text
+    short, font = text, _font(size)
     while font.getlength(short) > room:
         keep -= 1
         short = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
@@ -162,7 +169,8 @@ def _frames(span: dict[str, Any], columns: pa.Schema, source: Source, decoder: D
     if changed:
         raise LookupError("it has changed since")
     with closing(source.reader()) as reading, reading.open(span) as opened:
-        [window] = decoder.windows(opened.files, span["info"], span["window"], span["window"] + 1)
+        found = decoder.windows(opened.files, span["info"], span["window"], span["window"] + 1)
+        [window] = (one for one in found if CONTEXT not in one.schema.names or not one[CONTEXT][0].as_py())
     frames: Frames = unpack(window["video"], columns.field("video").type)[0]  # T, H, W, 3
     return frames[: window["frames"][0].as_py()]
 

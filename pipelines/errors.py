@@ -3,9 +3,42 @@
 import hashlib
 import json
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+
+
+class DecodeError(Exception):
+    """What a decoder's process raised, by the name of its class there and the digest of its traceback there."""
+
+    def __init__(self, message: str, digest: str, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.digest = digest
+        self.kind = kind or type(self).__name__
+
+
+class DecodeCrash(DecodeError):  # noqa: N818  # as the quarantine table has it
+    """The decoder's process died."""
+
+
+class DecodeTimeout(DecodeError):  # noqa: N818  # as the quarantine table has it
+    """It took longer than limits.seconds, and was killed."""
+
+
+class DecodeMemory(DecodeError):  # noqa: N818  # as the quarantine table has it
+    """It needed more than limits.memory."""
+
+
+def digest_of(error: BaseException) -> str:
+    """A hash of an exception's class and of the places in the code that it came through."""
+    places = [f"{frame.name}:{frame.line}" for frame in traceback.extract_tb(error.__traceback__)]
+    return digest_of_places([type(error).__name__, *places])
+
+
+def digest_of_places(places: Iterable[str]) -> str:
+    """The same, of names."""
+    return hashlib.sha256("\n".join(places).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -19,9 +52,9 @@ class ItemError:
 
     @staticmethod
     def of(error: BaseException, stage: str) -> "ItemError":
-        places = [f"{frame.name}:{frame.line}" for frame in traceback.extract_tb(error.__traceback__)]
-        digest = hashlib.sha256("\n".join([type(error).__name__, *places]).encode()).hexdigest()[:16]
-        return ItemError(stage, type(error).__name__, str(error) or type(error).__name__, digest)
+        known = error if isinstance(error, DecodeError) else None
+        kind = known.kind if known else type(error).__name__
+        return ItemError(stage, kind, str(error) or kind, known.digest if known else digest_of(error))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

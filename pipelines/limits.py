@@ -34,3 +34,6 @@ class Limits:
                 f"{what}: {found:,} are more than the {allowed:,} that limits.{name} allows. "
                 f"Raise limits.{name} if the item is to be trusted."
             )
+
+
+STANDARD = Limits()

@@ -38,11 +38,16 @@ class Shot:
 
 
 def mp4_name(uri: str, item_id: str) -> str:
-    """Where an item's MP4 is, relative to the output: its source's name made safe, its id to keep it unique."""
+    """Where an item's MP4 is, relative to the output."""
+    return f"video/{safe_stem(uri, item_id)}.mp4"
+
+
+def safe_stem(uri: str, item_id: str) -> str:
+    """What an item's files are called: its source's name made safe, its id to keep it unique."""
     name = unicodedata.normalize("NFC", uri.rstrip("/").rpartition("/")[2])
     stem = re.sub(r"[^\w.-]", "_", name.rpartition(".")[0] or name)
     stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore").lstrip(".-")  # neither hidden nor an option
-    return f"video/{stem or '_'}-{item_id}.mp4"
+    return f"{stem or '_'}-{item_id}"
 
 
 def write_mp4(path: Path, shots: Iterable[Shot], fps: int, rate: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.decoding import Decoder
+from pipelines.decoding import Decoder, DecoderError
 from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.sources import Reader, Source
@@ -68,6 +68,8 @@ def list_and_probe(
             with reader.open(asdict(item)) as opened:
                 windows, info = decoder.probe(opened.files)
             return Probed(item, windows, info, None)
+        except DecoderError:
+            raise
         # One row in, its rows or one error out: whatever a stranger's file raises.
         except Exception as error:
             return Probed(item, 0, None, ItemError.of(error, stage="probe"))
@@ -80,32 +82,40 @@ def list_and_probe(
         return
     with closing(source.reader()) as reader, ThreadPoolExecutor(len(decoders)) as pool:
         ahead: deque[Future[Probed]] = deque()  # bounded, however many items there are
-        for item in items:
-            ahead.append(pool.submit(probe, item))
-            if len(ahead) > _AHEAD:
+        try:
+            for item in items:
+                ahead.append(pool.submit(probe, item))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        except BaseException:  # Ctrl-C, say: nobody waits for what is still being read
+            pool.shutdown(wait=False, cancel_futures=True)
+            for decoder in decoders:
+                decoder.close()
+            raise
 
 
-def cut_shards(probed: Iterable[Probed], shard_windows: int) -> pa.Table:
+def cut_shards(probed: Iterable[Probed], shard_windows: int, shard_bytes: int | None = None) -> pa.Table:
     """Cut items into shards of at most `shard_windows` windows, in order; returns the plan table.
 
     An item that fits into a shard is never split, one that doesn't is cut into shards of its own: every
-    extra span costs a seek and its preroll. An unreadable item weighs as much as a window.
+    extra span costs a seek and its preroll. An unreadable item weighs as much as a window. With `shard_bytes`, a
+    window whose size the probe tells (`window_bytes` in what it learnt) weighs as many as its part of a shard's.
     """
     batches: list[pa.RecordBatch] = []
     rows: list[tuple[object, ...]] = []
     shard, used = 0, 0
     for one in probed:
-        fits = max(one.windows, 1) <= shard_windows
-        if used and not (fits and used + max(one.windows, 1) <= shard_windows):
+        step, weight = _most_windows(one.info, shard_windows, shard_bytes)
+        fits = max(one.windows, 1) <= step
+        if used and not (fits and used + max(one.windows, 1) * weight <= shard_windows):
             shard, used = shard + 1, 0
-        for first in range(0, max(one.windows, 1), shard_windows):
-            stop = min(first + shard_windows, one.windows)
-            if used + max(stop - first, 1) > shard_windows:
+        for first in range(0, max(one.windows, 1), step):
+            stop = min(first + step, one.windows)
+            if used and used + max(stop - first, 1) * weight > shard_windows:
                 shard, used = shard + 1, 0
-            used += max(stop - first, 1)
+            used += max(stop - first, 1) * weight
             item = one.item
             error = one.error.to_json() if one.error else None
             named = (item.item_id, item.version, item.uri, item.member, item.at, item.size)
@@ -122,6 +132,14 @@ def _batch(rows: list[tuple[object, ...]]) -> pa.RecordBatch:
     columns = zip(*rows, strict=True) if rows else ((),) * len(PLAN)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, PLAN, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=PLAN)
+
+
+def _most_windows(info: str | None, shard_windows: int, shard_bytes: int | None) -> tuple[int, int]:
+    """How many windows of this item a shard holds, and how many usual ones each of them stands for."""
+    size = json.loads(info).get("window_bytes", 0) if info and shard_bytes else 0
+    if not size or not shard_bytes:
+        return shard_windows, 1
+    return max(1, min(shard_windows, shard_bytes // size)), -(-shard_windows * size // shard_bytes)
 
 
 def digest(plan: pa.Table) -> str:

@@ -1,4 +1,4 @@
-"""From committed parts to the run's end: MP4s, the table, the manifest; and then nothing is left of staged parts.
+"""From committed parts to the run's end: files for people, the table, the manifest; then staged parts go.
 
 Every step creates what is absent and leaves what is there, so a run that was killed anywhere goes on from there.
 Staged parts are deleted only after the manifest: up to then they are the run's only truth.
@@ -6,18 +6,19 @@ Staged parts are deleted only after the manifest: up to then they are the run's 
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from pipelines.labels import CSV, write_csv
 from pipelines.manifest import Manifest, account, close
 from pipelines.meter import Progress
 from pipelines.sink import Commit, Sink, committed, create_if_absent, describe, open_writer, read_commits
 from pipelines.tasks import Task
 from pipelines.tensors import Format, is_tensor
-from pipelines.videos import write_videos
 
 _FILE_BYTES = 128 << 20  # of a published file, as Arrow in memory
 
@@ -27,15 +28,20 @@ def finish(
 ) -> Manifest:
     """Make what the run owes out of its parts, and close it; OutputError if they are not all there."""
     files = list(committed(sink).values())
-    commits = [commit for path in files for commit in read_commits(path)] if task.mp4s or sink.staged else []
+    assembly = task.assembly
+    commits = [commit for path in files for commit in read_commits(path)] if assembly or sink.staged else []
     incomplete: set[str] = set()
-    if task.mp4s:
+    if assembly:
         account(plan, commits)
         incomplete = quarantined_items(sink, commits)
-        write_videos(plan, sink, incomplete, workers, progress)
+        assembly.write(plan, sink, incomplete, workers, progress)
     if sink.staged:
         account(plan, commits)
         files = publish(sink, files, format, incomplete)
+        options: Any = task
+        if getattr(options, "csv", False):  # of the tasks that name labels
+            with create_if_absent(Path(sink.out, CSV), sink.tmp) as draft:
+                write_csv(draft, files, options.top_k)
     return close(plan, sink, files)
 
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from pipelines.errors import QUARANTINE
 from pipelines.manifest import Manifest, newest
 from pipelines.sink import OutputError
-from pipelines.tensors import to_numpy
+from pipelines.tensors import to_arrays, to_numpy
 
-__all__ = ["dataset", "files", "manifest", "quarantine", "rows", "to_numpy"]
+__all__ = ["dataset", "files", "manifest", "quarantine", "rows", "to_arrays", "to_numpy"]
 
 
 def manifest(out: str) -> Manifest:

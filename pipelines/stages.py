@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perceiver_core.config import PerceiverConfig
-from pipelines.decoding import Decoder
+from pipelines.decoding import Decoder, DecoderError
+from pipelines.describing import column
 from pipelines.errors import ItemError
 from pipelines.items import InputError
 from pipelines.limits import Limits
@@ -23,10 +24,10 @@ from pipelines.tensors import in_flight, is_tensor, unpack
 
 #: What every row says of its item, in flight and at rest.
 ITEM = (
-    pa.field("item_id", pa.string()),
-    pa.field("version", pa.string()),
-    pa.field("uri", pa.string()),
-    pa.field("member", pa.string()),
+    column("item_id", pa.string(), "what the item is called for ever: a hash of its place in the input"),
+    column("version", pa.string(), "its etag, or size and time of change, when the run was planned"),
+    column("uri", pa.string(), "the file that it is, or is in"),
+    column("member", pa.string(), "which row, line or sample of that file; null where it is all of it"),
 )
 #: A task's bool column for windows that are only there for their neighbours' sake: predicted, seen by postprocess, and
 #: no rows of the output.
@@ -80,6 +81,8 @@ class Decode:
             origin = {field.name: span[field.name] for field in _ORIGIN}
             try:
                 done += self._windows(span, origin)
+            except DecoderError:
+                raise
             # One row in, its rows or one error out: whatever a stranger's file raises.
             except Exception as error:
                 failed.append(origin | {"error": ItemError.of(error, stage="decode").to_json()})
@@ -163,7 +166,8 @@ class Predict:
                     name, np.empty((windows.num_rows, *values.shape[1:]), values.dtype)
                 )
                 whole[start:stop] = values[: stop - start]
-            self.meter.add("predict", stop - start)
+            context = windows[CONTEXT].slice(start, stop - start) if CONTEXT in windows.column_names else None
+            self.meter.add("predict", stop - start - (pc.sum(context).as_py() if context is not None else 0))
         columns = {name: windows[name] for name in windows.column_names}
         columns |= self.task.postprocess(windows, predictions, config)
         good = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 Format = Literal["arrow", "parquet"]
 
-_DTYPE, _SHAPE = b"perceive.dtype", b"perceive.shape"
+_DTYPE, _SHAPE, _RAGGED = b"perceive.dtype", b"perceive.shape", b"perceive.ragged"
 
 
 def in_flight(schema: pa.Schema) -> pa.Schema:
@@ -107,9 +107,32 @@ def packed_layout(field: pa.Field) -> tuple[np.dtype, tuple[int, ...]] | None:
     return np.dtype(metadata[_DTYPE].decode()), tuple(json.loads(metadata[_SHAPE]))
 
 
+def ragged(field: pa.Field, *shape: str | int) -> pa.Field:
+    """A field of large lists that are tensors: their shape, in numbers and names of the row's other columns."""
+    return field.with_metadata((field.metadata or {}) | {_RAGGED: json.dumps(shape).encode()})
+
+
+def to_arrays(table: pa.Table, name: str) -> list[np.ndarray]:
+    """A ragged tensor column of an output table, an array a row, each of its own shape; nulls are errors."""
+    metadata = table.schema.field(name).metadata or {}
+    if _RAGGED not in metadata:
+        raise TypeError(
+            f"Column {name} has no shapes: expected a ragged tensor column. to_numpy takes others."
+        )
+    sides = [
+        [side] * table.num_rows if isinstance(side, int) else table[side].to_pylist()
+        for side in json.loads(metadata[_RAGGED])
+    ]
+    shapes = zip(*sides, strict=True)
+    return [row.values.to_numpy().reshape(shape) for row, shape in zip(table[name], shapes, strict=True)]
+
+
 def _binary_field(field: pa.Field) -> pa.Field:
     dtype = np.dtype(field.type.value_type.to_pandas_dtype())
-    metadata = {_DTYPE: dtype.name.encode(), _SHAPE: json.dumps(list(field.type.shape)).encode()}
+    metadata = (field.metadata or {}) | {
+        _DTYPE: dtype.name.encode(),
+        _SHAPE: json.dumps(list(field.type.shape)).encode(),
+    }
     return pa.field(field.name, pa.binary(_size(field.type)), field.nullable, metadata)
 
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from pipelines.meter import Progress
 from pipelines.mp4 import Shot, mp4_name, write_mp4
+from pipelines.multimodal import BOX, FPS
 from pipelines.reader import rows, to_numpy
 from pipelines.sink import OutputError, Sink, committed, create_if_absent
-from pipelines.tasks.multimodal_autoencoding import FPS
 
-_COLUMNS = ("item_id", "window", "frames", "samples", "video", "audio")
+_COLUMNS = ("item_id", "window", "start_time", "frames", "samples", "video", "audio")
+_BOX = tuple(field.name for field in BOX)
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ def write_videos(
     missing = {item_id: video for item_id, video in wanted.items() if not video.path.exists()}
     progress.stage("videos", len(wanted), done=len(wanted) - len(missing))
     parts = committed(sink)
+    columns = [*_COLUMNS, *(name for name in _BOX if name in sink.columns.names)]
     written: list[str] = []
     stop = Event()
 
     def write(shards: list[int]) -> None:
-        windows = chain.from_iterable(rows(parts[shard], _COLUMNS) for shard in shards)
+        windows = chain.from_iterable(rows(parts[shard], columns) for shard in shards)
         for item_id, mine in groupby(windows, lambda row: row["item_id"][0].as_py()):
             if item_id in missing:
                 _write_one(missing[item_id], mine, sink, stop)
@@ -94,7 +96,7 @@ def _write_one(video: _Video, windows: Iterable[pa.Table], sink: Sink, stop: Eve
     rate = types["audio"].shape[0] * FPS // types["video"].shape[0]
     with create_if_absent(video.path, sink.tmp) as draft:
         try:
-            write_mp4(draft, _shots(video, windows, stop), FPS, rate)
+            write_mp4(draft, _shots(video, windows, rate // FPS, stop), FPS, rate)
         except av.FFmpegError as error:
             raise OutputError(
                 f"{video.path} could not be written: {error}. Make room if the disk is full, then run the job "
@@ -102,20 +104,35 @@ def _write_one(video: _Video, windows: Iterable[pa.Table], sink: Sink, stop: Eve
             ) from error
 
 
-def _shots(video: _Video, windows: Iterable[pa.Table], stop: Event) -> Iterator[Shot]:
-    """The item's windows, checked to be all of them and in order."""
-    count = 0
+def _shots(video: _Video, windows: Iterable[pa.Table], samples_per_frame: int, stop: Event) -> Iterator[Shot]:
+    """The item's windows, checked to be all of them and in order: each frame once, also where windows overlap."""
+    count = reached = 0
     for row in windows:
         if stop.is_set():
             raise CancelledError
         frames, samples, number = (row[name][0].as_py() for name in ("frames", "samples", "window"))
         if number != count:
             break
-        sound = to_numpy(row, "audio")[0, :samples] if samples else np.empty(0, np.float32)
-        yield Shot(to_numpy(row, "video")[0, :frames], sound)
-        count += 1
+        begin = round(row["start_time"][0].as_py() * FPS)
+        new = reached - begin  # the first frame that the window before did not have
+        sound = (
+            to_numpy(row, "audio")[0, new * samples_per_frame : samples]
+            if samples
+            else np.empty(0, np.float32)
+        )
+        yield Shot(_picture(row)[new:frames], sound)
+        count, reached = count + 1, begin + frames
     if count != video.windows:
         raise OutputError(
             f"The output doesn't add up: the parts have {count} windows in order for {video.path.name}, expected "
             f"{video.windows}. Report it as a bug."
         )
+
+
+def _picture(row: pa.Table) -> np.ndarray:
+    """A window's frames (T, H, W, 3), without the bars of a letterboxed one."""
+    video: np.ndarray = to_numpy(row, "video")[0]
+    if _BOX[0] not in row.column_names:
+        return video
+    top, left, height, width = (row[name][0].as_py() for name in _BOX)
+    return video[:, top : top + height, left : left + width]

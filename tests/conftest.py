@@ -10,6 +10,7 @@ import torch
 from cluster.local import Resources, local_ray
 from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding
 from perceiver_core.checkpoint import save
+from tests.strange import make_strange_media
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before any test imports ray: loopback only
@@ -50,3 +51,9 @@ def ray_here() -> Iterator[Resources]:
     """One Ray for all tests that need one, with a logical GPU, so that both kinds of pools can be placed."""
     with local_ray(cpus=4, gpus=1) as resources:
         yield resources
+
+
+@pytest.fixture(scope="session")
+def strange_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of each kind that tests/strange.py knows."""
+    return make_strange_media(tmp_path_factory.mktemp("strange"))

@@ -23,6 +23,8 @@ TESTS = [
     *(f"tests/perceiver_core/test_{name}.py" for name in ("reference", "model", "losses")),
 ]
 
+FOLDING_TESTS = ["tests/parity/test_folding.py"]
+
 _NO_BIAS = """
 class _NoBias(nn.Linear):
     def forward(self, x):
@@ -192,16 +194,73 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             )
         ],
     ),
+    "folded without LayerNorms' shifts": (
+        "folding/algebra.py",
+        [("layer.bias + layer.weight @ shift", "layer.bias")],
+    ),
+    "folded weights not centred": (
+        "folding/algebra.py",
+        [("return weight - weight.mean(dim=-1, keepdim=True)", "return weight")],
+    ),
+    "the triangle's corner dropped": (
+        "folding/queries.py",
+        [("torch.stack(squares).sum(0) + self.rest", "torch.stack(squares).sum(0)")],
+    ),
+    "the tail's bias counted twice": (
+        "folding/queries.py",
+        [("self.direct.bias - tail.bias", "self.direct.bias")],
+    ),
+    "the padding's share of a query's variance": (
+        "folding/queries.py",
+        [("(queries.padding.sum(), queries.padding.square().sum())", "(queries.padding.sum(), 0.0)")],
+    ),
+    "a token's padding not in its variance": (
+        "folding/cross_attention.py",
+        [("        squares += self.padding_spread + p * (self.padding_mean - mean).square()\n", "")],
+    ),
+    "the mask ignored, folded": (
+        "folding/cross_attention.py",
+        [("scores.masked_fill_(~keep,", "scores.masked_fill_(keep & ~keep,")],
+    ),
+    "marginals of the wrong axes": (
+        "folding/cross_attention.py",
+        [("return [weights.sum(2), weights.sum(1)]", "return [weights.sum(1), weights.sum(2)]")],
+    ),
+    "positions of packed bytes": (
+        "folding/text.py",
+        [
+            (
+                "self.preprocessor.position_embeddings.weight[columns]",
+                "self.preprocessor.position_embeddings.weight[torch.arange(len(columns))]",
+            )
+        ],
+    ),
+    "a text of padding alone": (
+        "folding/text.py",
+        [("torch.zeros_like(self.queries) if nothing else self.queries", "self.queries")],
+    ),
+    "no residual around the folded MLP": (
+        "folding/stack.py",
+        [("return x + self.second(hidden)", "return self.second(hidden)")],
+    ),
+    "changed weights not noticed": (
+        "folding/engine.py",
+        [("if _state(self.model) != self._weights:", "if self.model is None:")],
+    ),
+    "flow's common value lost": (
+        "folding/flow.py",
+        [("values) + common", "values)")],
+    ),
 }
 
 
-def first_failure(folder: Path) -> str | None:
-    """The first test that fails in that copy."""
+def first_failure(folder: Path, tests: list[str]) -> str | None:
+    """The first of the tests that fails in that copy."""
     command = [
         sys.executable,
         "-m",
         "pytest",
-        *TESTS,
+        *tests,
         "-x",
         "-q",
         "--no-header",
@@ -228,7 +287,7 @@ def main(names: list[str]) -> int:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, folder)
-        if failure := first_failure(folder) if not names else None:
+        if failure := first_failure(folder, TESTS + FOLDING_TESTS) if not names else None:
             raise RuntimeError(f"The tests must pass before anything is broken; got {failure}.")
         for name in names or MUTATIONS:
             file, changes = MUTATIONS[name]
@@ -240,7 +299,7 @@ def main(names: list[str]) -> int:
                 text = text.replace(what, by)
             path.write_text(text)
             began = time.monotonic()
-            failure = first_failure(folder)
+            failure = first_failure(folder, FOLDING_TESTS if file.startswith("folding/") else TESTS)
             path.write_text(good)
             print(
                 f"{name:45} {failure or 'NOTICED BY NO TEST'}  ({time.monotonic() - began:.0f} s)", flush=True

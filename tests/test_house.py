@@ -40,7 +40,9 @@ def test_imports_go_one_way(room: str) -> None:
         )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["tasks", "--help"], ["--version"]]
+)
 def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import sys, jobs.cli\n"
@@ -54,6 +56,19 @@ def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["models", "demo"]])
 def test_models_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
+    code = (
+        "import sys, jobs.cli\n"
+        f"try: jobs.cli.main({arguments!r})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "loaded = {'torch', 'ray', 'transformers', 'huggingface_hub'} & sys.modules.keys()\n"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert "PerceiverForMultimodalAutoencoding" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["tasks"], ["tasks", "multimodal-autoencoding", "--json"]])
+def test_tasks_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import sys, jobs.cli\n"
         f"try: jobs.cli.main({arguments!r})\n"

@@ -4,6 +4,7 @@ import click
 
 from jobs.cli.models import models
 from jobs.cli.run import run
+from jobs.cli.tasks import tasks
 
 
 @click.group(no_args_is_help=True)
@@ -14,3 +15,4 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(models)
+main.add_command(tasks)

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Literal
 
 import click
 
@@ -99,18 +100,29 @@ def _show_list(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
+    show_table(
+        {
+            "name": [row["name"] for row in rows],
+            "architecture": [row["architecture"] for row in rows],
+            "parameters": [f"{row['parameters']:,}" for row in rows],
+            "purpose": [row["purpose"] for row in rows],
+            "task": [", ".join(row["tasks"]) for row in rows],
+        },
+        right=("parameters",),
+    )
+
+
+def show_table(columns: dict[str, list[str]], right: Collection[str] = ()) -> None:
+    """Print columns of text under their names, the first and those in `right` never folded."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("architecture", overflow="fold")
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("purpose")
-    table.add_column("task")
-    for row in rows:
-        tasks = ", ".join(row["tasks"])
-        table.add_row(row["name"], row["architecture"], f"{row['parameters']:,}", row["purpose"], tasks)
+    for number, name in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(name, justify=justify, no_wrap=number == 0 or name in right, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     _print(table)
 
 
@@ -146,5 +158,5 @@ def _show(described: dict[str, Any]) -> None:
 def _print(table: Any) -> None:
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() else 180  # a pipe has no width to fold to
+    wide = None if sys.stdout.isatty() else 240  # a pipe has no width to fold to
     Console(width=wide, highlight=False, markup=False).print(table)

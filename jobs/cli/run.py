@@ -92,6 +92,8 @@ def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
         without = result.items_without_video
         why = f"; {without} of the items have none, as windows of theirs are quarantined" if without else ""
         click.echo(f"{result.items - without} videos in {result.videos}{why}")
+    if result.files:
+        click.echo(f"Files of each row: {result.files}")
     if result.contact_sheet:
         click.echo(f"Pictures of it: {result.contact_sheet}")
     again = "" if result.windows_now else " (no windows were left to do)"

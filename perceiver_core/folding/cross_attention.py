@@ -27,7 +27,6 @@ SCORE_BYTES = {"cpu": 12 << 20, "cuda": 1 << 30}
 class Part:
     """One modality's tokens: raw content (B, N, R), made content by `embedding`, then positions, then padding."""
 
-    name: str
     raw_channels: int
     embedding: Affine | None  #: raw (R) -> content (c), float64; None: they are the same
     positions: Positions
@@ -43,7 +42,6 @@ class Part:
 class ConstantPart:
     """One token that is the same for every sample: the masked label."""
 
-    name: str
     token: Tensor  #: (C,) float64
 
 

@@ -50,7 +50,7 @@ def part_of(name: str, preprocessor: Preprocessor, grid: tuple[int, ...], paddin
     positions = positions_on(
         positioned.position_embeddings, positioned.positions_projection, grid, padding.device
     )
-    return Part(name, raw_channels, embedding, positions, padding.detach().double().flatten())
+    return Part(raw_channels, embedding, positions, padding.detach().double().flatten())
 
 
 def multimodal_parts(
@@ -60,7 +60,7 @@ def multimodal_parts(
     parts: list[Part | ConstantPart] = []
     for name in sorted(preprocessor.modalities):
         if preprocessor.is_constant(name):
-            parts.append(ConstantPart(name, preprocessor.mask[name].detach().double().flatten()))
+            parts.append(ConstantPart(preprocessor.mask[name].detach().double().flatten()))
             continue
         if preprocessor.mask_probs.get(name, 0.0) > 0:
             raise FoldError(

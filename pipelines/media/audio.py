@@ -21,6 +21,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from pipelines.limits import STANDARD, Limits
 from pipelines.media.container import (
     MediaError,
     in_matroska,
@@ -62,7 +63,14 @@ class Track:
 
 
 def read_segment(
-    file: BinaryIO, track: Track, origin: Fraction, rate: int, first: int, stop: int, channel: Channel
+    file: BinaryIO,
+    track: Track,
+    origin: Fraction,
+    rate: int,
+    first: int,
+    stop: int,
+    channel: Channel,
+    limits: Limits = STANDARD,
 ) -> Samples:
     """Samples first..stop - 1 at `rate`, counted from `origin` (seconds); zeros where there is no sound."""
     divisor = gcd(track.rate, rate)
@@ -76,7 +84,7 @@ def read_segment(
         return np.zeros(stop - first, np.float32)
     sound = np.zeros(end - begin, np.float32)
     reached = begin
-    with open_container(file) as container:
+    with open_container(file, limits) as container:
         for at, frame in read_frames(container, track, Fraction(begin, track.rate)):
             if at >= end:
                 break
@@ -116,9 +124,11 @@ def read_frames(container: InputContainer, track: Track, time: Fraction) -> Iter
                 at += frame.samples
 
 
-def find_track(file: BinaryIO, stream_index: int, video_stream: int, last: Fraction) -> Track | None:
+def find_track(
+    file: BinaryIO, stream_index: int, video_stream: int, last: Fraction, limits: Limits = STANDARD
+) -> Track | None:
     """Where the stream's sound lies; its last packet is at `last` (seconds). None if nothing decodes."""
-    with open_container(file) as container:
+    with open_container(file, limits) as container:
         stream = stream_at(container, stream_index, AudioStream)
         assert stream.time_base is not None
         read_only(container, stream)

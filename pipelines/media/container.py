@@ -12,8 +12,8 @@ from av.container import InputContainer
 from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 
-MAX_PIXELS = 1 << 25  # just over 8K UHD; a kilobyte of H.264 can declare a frame of gigabytes
-OPTIONS = {"format_whitelist": "mov,matroska", "max_pixels": str(MAX_PIXELS), "threads": "1"}
+from pipelines.limits import STANDARD, Limits
+
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 EBML, SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 
@@ -53,12 +53,14 @@ class _Cursor(io.RawIOBase):
 
 
 @contextmanager
-def open_container(file: BinaryIO) -> Iterator[InputContainer]:
-    """The demuxer of `file`; whatever FFmpeg raises inside the `with` becomes a MediaError."""
+def open_container(file: BinaryIO, limits: Limits = STANDARD) -> Iterator[InputContainer]:
+    """The demuxer of `file`; whatever FFmpeg raises inside the `with` becomes a MediaError. Raises LimitError, too."""
     cursor = _Cursor(file)
     _check_size(cursor)
     try:
-        with av.open(cursor, mode="r", options=OPTIONS) as container:
+        # Titles that are not UTF-8 are none of ours.
+        with av.open(cursor, mode="r", options=_options(limits), metadata_errors="replace") as container:
+            limits.check("streams", len(container.streams), "streams in the file")
             yield container
     except av.FFmpegError as error:
         raise MediaError(
@@ -75,13 +77,13 @@ def stream_at(container: InputContainer, index: int, kind: type[S]) -> S:
     return found
 
 
-def open_decoder(stream: VideoStream | AudioStream) -> None:
+def open_decoder(stream: VideoStream | AudioStream, limits: Limits = STANDARD) -> None:
     """One thread per decoder: the caller owns the cores."""
     context = stream.codec_context
     if not context.is_open:
         context.thread_count = 1
         context.thread_type = "NONE"
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.options = {"max_pixels": str(limits.pixels)}
         context.open()
 
 
@@ -99,6 +101,11 @@ def seek(container: InputContainer, stream: Stream, time: Fraction) -> None:
 
 def in_matroska(container: InputContainer) -> bool:
     return "matroska" in container.format.name
+
+
+def _options(limits: Limits) -> dict[str, str]:
+    """Two formats and no more; and a kilobyte of H.264 can declare a frame of gigabytes."""
+    return {"format_whitelist": "mov,matroska", "max_pixels": str(limits.pixels), "threads": "1"}
 
 
 def _check_size(cursor: _Cursor) -> None:

@@ -10,9 +10,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from pipelines.limits import STANDARD, LimitError, Limits
 from pipelines.media.audio import Track, find_track
 from pipelines.media.container import (
-    MAX_PIXELS,
     MediaError,
     in_matroska,
     open_container,
@@ -90,14 +90,20 @@ class MediaInfo:
         )
 
 
-def probe(file: BinaryIO, *, stream: int | None = None, fps: int = 25) -> MediaInfo:
-    """All that reading windows needs to know. `stream` is the container's index, as ffprobe shows it."""
-    with open_container(file) as container:
-        video = _choose_video(container, stream)
+def probe(
+    file: BinaryIO, *, stream: int | None = None, fps: int = 25, limits: Limits = STANDARD
+) -> MediaInfo:
+    """All that reading windows needs to know. `stream` is the container's index, as ffprobe shows it.
+
+    Raises MediaError, and LimitError where the video is larger than `limits` allow.
+    """
+    with open_container(file, limits) as container:
+        video = choose_video(container, stream, limits)
         audio = _choose_audio(container)
         assert video.time_base is not None
         base = video.time_base
-        frame = _first_frame(container, video)
+        limits.check("frames", video.frames, f"frames in video stream {video.index}")  # 0: it does not say
+        frame = first_frame(container, video, limits)
         assert frame.pts is not None
         tail = _tail(container, video, video)
         if tail is None:
@@ -119,11 +125,13 @@ def probe(file: BinaryIO, *, stream: int | None = None, fps: int = 25) -> MediaI
             frames=max(1, round((tail.end - frame.pts) * base * fps)),
             source_fps=None if video.average_rate is None else float(video.average_rate),
         )
+        limits.check("frames", info.frames, f"frames in video stream {video.index} at {fps} a second")
+        limits.check("duration", round(info.duration, 3), f"seconds in video stream {video.index}")
         audio_tail = None if audio is None else _tail(container, audio, video)
         if audio is None or audio_tail is None or audio.time_base is None:
             return info
         codec, channels = audio.codec_context.codec.canonical_name, audio.codec_context.layout.nb_channels
-        track = find_track(file, audio.index, video.index, audio_tail.last * audio.time_base)
+        track = find_track(file, audio.index, video.index, audio_tail.last * audio.time_base, limits)
     if track is None:
         return info
     return replace(
@@ -143,7 +151,7 @@ def probe(file: BinaryIO, *, stream: int | None = None, fps: int = 25) -> MediaI
     )
 
 
-def _choose_video(container: InputContainer, index: int | None) -> VideoStream:
+def choose_video(container: InputContainer, index: int | None, limits: Limits = STANDARD) -> VideoStream:
     """The stream asked for, else the first flagged default, else the first; cover art is not a video."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
@@ -162,11 +170,13 @@ def _choose_video(container: InputContainer, index: int | None) -> VideoStream:
             f"expected video that this FFmpeg decodes; stream {stream.index} has no decoder here; "
             "encode it again as H.264, HEVC, VP9 or AV1"
         )
-    if not 0 < stream.width * stream.height <= MAX_PIXELS:  # FFmpeg says 0x0 where it refused a larger one
-        raise MediaError(
-            f"expected frames of at most {MAX_PIXELS} pixels; stream {stream.index} has more, or does not "
-            "say how many; scale it down or leave it out"
+    pixels = stream.width * stream.height
+    if not pixels:  # what FFmpeg says where it refused a larger one
+        raise LimitError(
+            f"pixels of a frame in stream {stream.index}: they are more than the {limits.pixels:,} that "
+            "limits.pixels allows, or the file does not say how many. Raise limits.pixels if the item is to be trusted."
         )
+    limits.check("pixels", pixels, f"pixels of a frame in stream {stream.index}")
     return stream
 
 
@@ -194,9 +204,10 @@ def _describe(stream: VideoStream) -> str:
     return f"{stream.index} ({context.codec.canonical_name} {context.width}x{context.height})"
 
 
-def _first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame:
+def first_frame(container: InputContainer, stream: VideoStream, limits: Limits = STANDARD) -> av.VideoFrame:
+    """The first frame of a stream; MediaError if there is none."""
     read_only(container, stream)
-    open_decoder(stream)
+    open_decoder(stream, limits)
     base = stream.time_base or Fraction(1)
     clock = Clock(base, start_pts=0, last_pts=0, fps=1)
     frame = next(decode(container.demux(stream), clock), None)

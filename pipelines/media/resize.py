@@ -1,11 +1,16 @@
-"""The published recipe for pictures: the centre square, then bilinear without antialiasing, as cv2.resize."""
+"""The published recipe for pictures: the centre square, then bilinear without antialiasing, as cv2.resize.
+
+Or all of the picture by the same bilinear, between black bars.
+"""
 
 import functools
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
+Fit = Literal["crop", "letterbox"]  #: the centre, as published, or the whole picture between bars
 BITS = 11  # OpenCV's fixed point: weights are multiples of 1/2048
 
 
@@ -14,6 +19,21 @@ def centre_square(image: Image) -> Image:
     side = min(height, width)
     top, left = height // 2 - side // 2, width // 2 - side // 2
     return image[top : top + side, left : left + side]
+
+
+def picture_box(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where in a frame of (height, width) `target` a whole picture of `source` lies: top, left, height, width."""
+    scale = min(target[0] / source[0], target[1] / source[1])
+    height, width = (max(1, min(t, round(s * scale))) for s, t in zip(source, target, strict=True))
+    return (target[0] - height) // 2, (target[1] - width) // 2, height, width
+
+
+def letterbox(image: Image, height: int, width: int, box: tuple[int, int, int, int]) -> Image:
+    """(H, W, C) to (height, width, C), the picture in its box and black around it."""
+    top, left, rows, columns = box
+    whole = np.zeros((height, width, image.shape[2]), np.uint8)
+    whole[top : top + rows, left : left + columns] = resize(image, rows, columns)
+    return whole
 
 
 def resize(image: Image, height: int, width: int) -> Image:

@@ -1,6 +1,7 @@
 """The frames of a video at the ticks of a fixed rate, from any tick on, the same whichever that is."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -11,8 +12,9 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipelines.limits import STANDARD, Limits
 from pipelines.media.container import MediaError, open_decoder, read_only, seek
-from pipelines.media.resize import Image, centre_square, resize
+from pipelines.media.resize import Image, centre_square, letterbox, resize
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,65 @@ class Clock:
 
 
 def read_ticks(
-    container: InputContainer, stream: VideoStream, clock: Clock, ticks: range, height: int, width: int
+    container: InputContainer,
+    stream: VideoStream,
+    clock: Clock,
+    ticks: range,
+    height: int,
+    width: int,
+    box: tuple[int, int, int, int] | None = None,
+    limits: Limits = STANDARD,
 ) -> Iterator[Image]:
-    """The pictures of consecutive ticks; a frame that serves several of them is converted once."""
+    """The pictures of consecutive ticks; a frame that serves several of them is converted once.
+
+    The centre square of each, or with a `box` (top, left, height, width) all of it, in there. Converted by a thread of
+    its own, while the next frame is decoded.
+    """
     read_only(container, stream)
-    open_decoder(stream)
+    open_decoder(stream, limits)
+
+    def convert(frame: VideoFrame) -> Image:
+        return _fitted(upright(frame), height, width, box)
+
+    with ThreadPoolExecutor(1) as thread:
+        shown: VideoFrame | None = None
+        images: list[Future[Image]] = []  # of this tick and the one before
+        for frame in _due(container, stream, clock, ticks):
+            images.append(images[-1] if frame is shown else thread.submit(convert, frame))
+            shown = frame
+            if len(images) > 1:
+                yield images.pop(0).result()
+        for image in images:
+            yield image.result()
+
+
+def _due(container: InputContainer, stream: VideoStream, clock: Clock, ticks: range) -> Iterator[VideoFrame]:
+    """The frame of each of consecutive ticks."""
     frames = _frames_for(container, stream, clock, clock.newest(ticks[0]))
     current, following = next(frames, None), next(frames, None)
-    image: Image | None = None
     for tick in ticks:
         while following is not None and _pts(following) <= clock.newest(tick):
-            current, following, image = following, next(frames, None), None
+            current, following = following, next(frames, None)
         if current is None:
             raise _corrupt(clock, clock.start_pts, "the end of the stream")
         if following is None and _ends_early(current, clock):
             raise _corrupt(clock, _pts(current), "the end of the stream")
-        if image is None:
-            image = resize(centre_square(upright(current)), height, width)
-        yield image
+        yield current
+
+
+def read_from(
+    container: InputContainer, stream: VideoStream, clock: Clock, pts: int, limits: Limits = STANDARD
+) -> Iterator[VideoFrame]:
+    """The source's own frames from this timestamp on, the same whichever it is."""
+    read_only(container, stream)
+    open_decoder(stream, limits)
+    return (frame for frame in _frames_for(container, stream, clock, pts) if _pts(frame) >= pts)
+
+
+def _fitted(image: Image, height: int, width: int, box: tuple[int, int, int, int] | None) -> Image:
+    if box is None:
+        return resize(centre_square(image), height, width)
+    return letterbox(image, height, width, box)
 
 
 def upright(frame: VideoFrame) -> Image:

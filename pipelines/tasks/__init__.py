@@ -1,15 +1,25 @@
 """The tasks: what a model does to one item. One file each; this tuple is the whole list."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import Content
 from pipelines.limits import Limits
+from pipelines.tasks.decode import Decode
+from pipelines.tasks.image_classification import ImageClassification
+from pipelines.tasks.latents import Latents
+from pipelines.tasks.masked_lm import MaskedLM
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
+from pipelines.tasks.optical_flow import OpticalFlow
+from pipelines.tasks.text_classification import TextClassification
+from pipelines.tasks.video_classification import VideoClassification
 from pipelines.tensors import Format
+
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 class Task(Protocol):
@@ -20,16 +30,22 @@ class Task(Protocol):
     architectures: ClassVar[tuple[str, ...]]  #: the checkpoints that it runs on
     contents: ClassVar[tuple[tuple[Content, ...], ...]]  #: what it can be given of an item: one of these sets
     probes: ClassVar[bool]  #: whether an item's header tells how many windows it has; else every item is one
-    preview: ClassVar[tuple[str, ...]]  #: the columns that a table in a terminal shows
-    reconstructs: ClassVar[bool]  #: video: a contact sheet shows it beside its source
+
+    @property
+    def preview(self) -> tuple[str, ...]:
+        """The columns that a table in a terminal shows."""
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it makes whole videos, with labels and PSNR: a contact sheet shows them beside their sources."""
 
     @property
     def format(self) -> Format:
         """The format of the output, unless the job says otherwise."""
 
     @property
-    def mp4s(self) -> bool:
-        """Whether every item becomes an MP4 in the end; the rows' column mp4 names it."""
+    def assembly(self) -> "Assembly | None":
+        """What is made of the committed parts in the end, beside the table; a column of the rows names its files."""
 
     @property
     def staged(self) -> bool:
@@ -75,7 +91,16 @@ class Task(Protocol):
         """Name and null what was predicted for a shard: the columns that windows don't have yet, tensors packed."""
 
 
-TASKS: tuple[type[Task], ...] = (MultimodalAutoencoding,)
+TASKS: tuple[type[Task], ...] = (
+    MultimodalAutoencoding,
+    VideoClassification,
+    ImageClassification,
+    OpticalFlow,
+    MaskedLM,
+    TextClassification,
+    Latents,
+    Decode,
+)
 
 
 def task_named(name: str) -> type[Task]:

@@ -1,23 +1,38 @@
 """multimodal-autoencoding: a video and its sound through the latents and back, with class labels beside."""
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from pipelines import multimodal
+from pipelines.blending import blend
 from pipelines.contents import VIDEO, Content
+from pipelines.describing import column, option
+from pipelines.labels import LABELS, check_labels, check_options, named
 from pipelines.limits import Limits
-from pipelines.media.info import MediaInfo, probe
-from pipelines.media.windows import WindowShape, count_windows, read_windows
+from pipelines.media.audio import Channel
+from pipelines.media.resize import Fit
 from pipelines.mp4 import mp4_name
-from pipelines.tensors import Format, pack
+from pipelines.points import (
+    CHOICES,
+    OUTPUTS,
+    Chosen,
+    Output,
+    check_outputs,
+    chunk_of,
+    decode_points,
+    indices,
+    output_points,
+    tensor_fields,
+)
+from pipelines.tensors import Format, pack, unpack
 
-FPS = 25  # as published
-_AUDIO_CHANNELS = 385  # of the audio query's Fourier features, the widest but for the label's
+if TYPE_CHECKING:
+    from pipelines.assembly import Assembly
 
 
 @dataclass(frozen=True)
@@ -25,31 +40,58 @@ class MultimodalAutoencoding:
     """Reconstruct video and sound from the latents, and name the most likely classes."""
 
     name: ClassVar[str] = "multimodal-autoencoding"
-    architectures: ClassVar[tuple[str, ...]] = ("PerceiverForMultimodalAutoencoding",)
+    architectures: ClassVar[tuple[str, ...]] = (multimodal.ARCHITECTURE,)
     contents: ClassVar[tuple[tuple[Content, ...], ...]] = ((VIDEO,),)
     probes: ClassVar[bool] = True
-    preview: ClassVar[tuple[str, ...]] = (
-        "window",
-        "start_time",
-        "frames",
-        "labels",
-        "video_psnr",
-        "audio_psnr",
-    )
-    reconstructs: ClassVar[bool] = True
 
-    stream: int | None = None  #: the video stream's index in its container; none: the first flagged default
-    audio: Literal["first", "mix"] = "first"  #: the first channel, as published, or the channels' mean
-    top_k: int = 5  #: how many labels a window gets
-    video: Literal["tensors", "mp4", "both"] = "tensors"  #: in the table, or one MP4 an item with its sound
+    stream: int | None = option(
+        None, "the video stream's index in its container; none: the first flagged default"
+    )
+    audio: Channel = option("first", "the first channel, as published, or the channels' mean")
+    top_k: int = option(5, "how many labels a window gets at most")
+    video: Literal["tensors", "mp4", "both"] = option(
+        "tensors", "in the table, or one MP4 an item with its sound"
+    )
+    outputs: tuple[Output, ...] = option(OUTPUTS, "what is decoded; the rest is not computed")
+    points: Chosen = option("all", f"which pixels: {CHOICES}")
+    overlap: int = option(0, "frames that neighbouring windows share, blended from the one to the other")
+    fit: Fit = option("crop", "the centre square, as published, or the whole frame between black bars")
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
+        check_options(self.top_k, 0)
+        check_outputs(self.outputs)
+        whole = self.points == "all" and {"video", "audio"} <= {*self.outputs}
+        if self.mp4s and not whole:
+            raise ValueError(
+                f"video: {self.video} needs points: all, and video and audio among the outputs, for an MP4 is whole "
+                "frames with their sound. Set options.video to tensors, or leave points and outputs out."
+            )
+        if self.overlap and self.points != "all":
+            raise ValueError(
+                "overlap blends whole windows: it needs points: all. Leave one of the two options out."
+            )
+
+    @property
+    def preview(self) -> tuple[str, ...]:
+        there = [name for name in ("labels", "video_psnr", "audio_psnr") if self._has(name)]
+        return ("window", "start_time", "frames", *there)
+
+    @property
+    def reconstructs(self) -> bool:
+        return self.points == "all" and {*self.outputs} == {*OUTPUTS}
 
     @property
     def format(self) -> Format:
         return "parquet" if self.staged else "arrow"  # Arrow's layout is for tensors, Parquet's for queries
+
+    @property
+    def assembly(self) -> "Assembly | None":
+        if not self.mp4s:
+            return None
+        from pipelines.assembly import Assembly
+        from pipelines.videos import write_videos
+
+        return Assembly("video", write_videos)
 
     @property
     def mp4s(self) -> bool:
@@ -57,14 +99,14 @@ class MultimodalAutoencoding:
 
     @property
     def staged(self) -> bool:
-        return self.video == "mp4"
+        return self.video == "mp4" or self.outputs == ("labels",)
 
     def check(self, config: PerceiverConfig) -> None:
-        if self.top_k > config.num_labels:
-            raise ValueError(
-                f"top_k is {self.top_k}, but the checkpoint has {config.num_labels} labels: "
-                f"set options.top_k to at most {config.num_labels}."
-            )
+        if "labels" in self.outputs:
+            check_labels(self.top_k, config)
+        multimodal.window_shape(config, self.overlap)
+        if self.points != "all":
+            output_points(self.points, self.outputs, config)
 
     def batch(self, device: str) -> int:
         return 16 if device == "cuda" else 4
@@ -72,29 +114,23 @@ class MultimodalAutoencoding:
     def probe(
         self, files: Mapping[str, BinaryIO], config: PerceiverConfig, limits: Limits
     ) -> tuple[int, str]:
-        info = probe(files["video"], stream=self.stream, fps=FPS)
-        return count_windows(info, _shape(config)), json.dumps(asdict(info))
+        return multimodal.probe_video(files["video"], self.stream, config, limits, self.overlap)
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
-        shape = _shape(config)
-        return pa.schema(
-            [
-                *_WINDOW,
-                pa.field(
-                    "video", pa.fixed_shape_tensor(pa.uint8(), [shape.frames, shape.height, shape.width, 3])
-                ),
-                pa.field("audio", pa.fixed_shape_tensor(pa.float32(), [shape.samples])),
-            ]
-        )
+        return multimodal.input_schema(config, self.fit, context=self.overlap > 0)
 
     def output_schema(self, config: PerceiverConfig) -> pa.Schema:
         return pa.schema(
             [
-                *self.input_schema(config),
-                pa.field("labels", pa.list_(pa.string())),
-                pa.field("scores", pa.list_(pa.float32())),
-                pa.field("video_psnr", pa.float32()),
-                pa.field("audio_psnr", pa.float32()),
+                *multimodal.WINDOW,
+                *(multimodal.BOX if self.fit == "letterbox" else ()),
+                *tensor_fields(self.points, self.outputs, config),
+                *(LABELS if self._has("labels") else ()),
+                *(
+                    column(name, pa.float32(), _PSNR)
+                    for name in ("video_psnr", "audio_psnr")
+                    if self._has(name)
+                ),
                 *([_MP4] if self.mp4s else []),
             ]
         )
@@ -108,99 +144,126 @@ class MultimodalAutoencoding:
         config: PerceiverConfig,
         limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
-        assert info is not None
-        media = MediaInfo(**json.loads(info))
-        for window in read_windows(files["video"], media, _shape(config), first, stop, audio=self.audio):
-            yield {
-                "window": window.index,
-                "start_time": window.start_time,
-                "frames": window.frames,
-                "samples": window.samples,
-                "video": window.video,
-                "audio": window.audio,
-            }
+        shape = multimodal.window_shape(config, self.overlap)
+        yield from multimodal.video_windows(
+            files["video"], info, first, stop, self.audio, shape, limits, self.fit, context=self.overlap > 0
+        )
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
-        _, frames, height, width = config.output_shape
-        points = frames * height * width + config.num_audio_patches + 1
-        query = max(_AUDIO_CHANNELS, config._label_trainable_num_channels) + 2
-        # A point holds a row of scores and, at once, about four rows of its query's width, in float32.
-        most = max(1, budget // (4 * batch * (config.num_latents + 4 * query)))
-        return -(-points // -(-points // most))  # equal calls, so that the last one is padded least
+        return chunk_of(self.points, self.outputs, config, batch, budget)
 
     def predict(self, model: Any, batch: Mapping[str, np.ndarray], chunk: int) -> dict[str, np.ndarray]:
         import torch
 
-        from perceiver_core.output_points import OutputPoints
-
-        device = model.device
-        video = torch.from_numpy(batch["video"]).to(device)  # B, T, H, W, 3
-        audio = torch.from_numpy(batch["audio"]).to(device)  # B, S
         with torch.inference_mode():
-            latents = model.encode(
-                {
-                    "image": video.permute(0, 1, 4, 2, 3).float() / 255,  # B, T, 3, H, W
-                    "audio": audio[..., None],  # B, S, 1
-                }
-            )  # B, L, D
-            decoded = model.decode(latents, OutputPoints.all(model.config), chunk_size=chunk)
-            pixels = decoded["image"].float().clamp(0, 1).mul(255).round().to(torch.uint8)  # B, T*H*W, 3
-            pixels = pixels.view(video.shape)  # B, T, H, W, 3
-            sound = decoded["audio"].float()  # B, S
-            scores, labels = decoded["label"].float().softmax(-1).topk(self.top_k)  # B, K
-            frames = torch.from_numpy(batch["frames"]).to(device)
-            samples = torch.from_numpy(batch["samples"]).to(device)
-            video_error = (pixels.float() - video.float()).div(255).square().mean((2, 3, 4))  # B, T
-            return {
-                "video": pixels.cpu().numpy(),
-                "audio": sound.cpu().numpy(),
-                "labels": labels.cpu().numpy(),
-                "scores": scores.cpu().numpy(),
-                "video_psnr": _psnr(video_error, frames),
-                "audio_psnr": _psnr((sound - audio).square(), samples),
-            }
+            video, audio, latents = multimodal.encode(model, batch)
+            tensors, labels = decode_points(model, latents, self.points, self.outputs, self.top_k, chunk)
+            found = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+            if not self.overlap:  # else what is compared are blends, in postprocess
+                found |= self._psnrs(batch, tensors, {"video": video, "audio": audio})
+        return found | labels
 
     def postprocess(
         self, windows: pa.Table, predictions: Mapping[str, np.ndarray], config: PerceiverConfig
     ) -> dict[str, pa.Array]:
+        found = {**predictions}
+        if self.overlap:
+            found |= self._blended(windows, found, config)
         sounding = np.asarray(windows["samples"]) > 0  # no sound: zeros went in, nulls come out
-        names = np.array([config.id2label[i] for i in range(config.num_labels)])
-        named = {}
+        columns: dict[str, pa.Array] = {}
         if self.mp4s:
             items = zip(windows["uri"].to_pylist(), windows["item_id"].to_pylist(), strict=True)
-            named["mp4"] = pa.array([mp4_name(uri, item_id) for uri, item_id in items], pa.string())
-        return named | {
-            "video": pack(predictions["video"]),
-            "audio": pack(predictions["audio"][sounding], sounding),
-            "labels": pa.array(names[predictions["labels"]].tolist(), pa.list_(pa.string())),
-            "scores": pa.array(predictions["scores"].tolist(), pa.list_(pa.float32())),
-            "video_psnr": pa.array(predictions["video_psnr"], pa.float32()),
-            "audio_psnr": pa.array(predictions["audio_psnr"], pa.float32(), mask=~sounding),
-        }
+            columns["mp4"] = pa.array([mp4_name(uri, item_id) for uri, item_id in items], pa.string())
+        for name, points in indices(self.points, self.outputs, windows.num_rows, config).items():
+            columns[name] = pack(points)
+        if "video" in found:
+            columns["video"] = pack(found["video"])
+        if "audio" in found:
+            columns["audio"] = pack(found["audio"][sounding], sounding)
+        if "video_psnr" in found:
+            columns["video_psnr"] = pa.array(found["video_psnr"], pa.float32())
+        if "audio_psnr" in found:
+            columns["audio_psnr"] = pa.array(found["audio_psnr"], pa.float32(), mask=~sounding)
+        if "labels" in found:
+            columns |= named(found["labels"], found["scores"], 0, config)
+        return columns
 
+    def _has(self, column: str) -> bool:
+        """Whether the rows have labels, or what tells how near the output is: only where all of it is decoded."""
+        if column == "labels":
+            return column in self.outputs
+        return self.points == "all" and column.removesuffix("_psnr") in self.outputs
 
-#: What every window of a video says of itself; the last one of an item is padded, and counts what is real.
-_WINDOW = (
-    pa.field("window", pa.int64()),
-    pa.field("start_time", pa.float64()),  # seconds since the item's first frame
-    pa.field("frames", pa.int32()),
-    pa.field("samples", pa.int32()),
-)
+    def _psnrs(
+        self, batch: Mapping[str, np.ndarray], found: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """How near tensors that were found are to those given, for each row of the batch."""
+        import torch
+
+        device = given["video"].device
+        psnrs = {}
+        if self._has("video_psnr"):
+            error = (found["video"].float() - given["video"].float()).div(255).square()  # B, T, H, W, 3
+            if self.fit == "letterbox":
+                shown = _shown(batch, *error.shape[2:4]).to(device)  # B, H, W
+                error = (error.mean(4) * shown[:, None]).sum((2, 3)) / shown.sum((1, 2))[:, None]  # B, T
+            else:
+                error = error.mean((2, 3, 4))  # B, T
+            psnrs["video_psnr"] = _psnr(error, torch.tensor(batch["frames"], device=device))
+        if self._has("audio_psnr"):
+            error = (found["audio"] - given["audio"]).square()  # B, S
+            psnrs["audio_psnr"] = _psnr(error, torch.tensor(batch["samples"], device=device))
+        return psnrs
+
+    def _blended(
+        self, windows: pa.Table, found: Mapping[str, np.ndarray], config: PerceiverConfig
+    ) -> dict[str, np.ndarray]:
+        """A shard's video and audio, blended where windows overlap, and how near these are to the source."""
+        import torch
+
+        shape = multimodal.window_shape(config, self.overlap)
+        which = list(zip(windows["item_id"].to_pylist(), windows["window"].to_pylist(), strict=True))
+        blended: dict[str, np.ndarray] = {}
+        for name, steps in (("video", self.overlap), ("audio", self.overlap * shape.samples_per_frame)):
+            if name in found:
+                blended[name] = found[name]
+                blend(blended[name], which, steps)
+        types = self.input_schema(config)
+        every: dict[str, list[np.ndarray]] = {}
+        for row in range(windows.num_rows):  # one by one: a shard's squared errors are many times its pixels
+            one = windows.slice(row, 1)
+            batch = {
+                field.name: one[field.name].to_numpy()
+                for field in types
+                if field.name not in ("video", "audio")
+            }
+            given = {
+                name: torch.from_numpy(unpack(one[name], types.field(name).type).copy())
+                for name in ("video", "audio")
+            }
+            mine = {name: torch.from_numpy(values[row : row + 1]) for name, values in blended.items()}
+            for name, value in self._psnrs(batch, mine, given).items():
+                every.setdefault(name, []).append(value)
+        return blended | {name: np.concatenate(values) for name, values in every.items()}
+
 
 #: Where the item's MP4 is, relative to the output. An item with a quarantined span gets none: a published table has
 #: null there; rows with tensors were committed before that was known, and name a file that is not there.
-_MP4 = pa.field("mp4", pa.string())
+_MP4 = column(
+    "mp4", pa.string(), "the item's video, relative to the output; none if one of its windows failed"
+)
+_PSNR = "how near it is to what went in: peak signal-to-noise ratio in dB"
 
 
-def _shape(config: PerceiverConfig) -> WindowShape:
-    _, _, height, width = config.output_shape
-    return WindowShape(
-        frames=config.num_frames,
-        height=height,
-        width=width,
-        samples=config.num_frames * config.audio_samples_per_frame,
-        fps=FPS,
-    )
+def _shown(batch: Mapping[str, np.ndarray], height: int, width: int) -> Any:
+    """Which pixels of a letterboxed frame are picture, (B, H, W) of 0 and 1."""
+    import torch
+
+    top, left, rows, columns = (torch.tensor(batch[field.name])[:, None] for field in multimodal.BOX)
+    y, x = torch.arange(height), torch.arange(width)
+    tall = (y >= top) & (y < top + rows)  # B, H
+    wide = (x >= left) & (x < left + columns)  # B, W
+    return (tall[:, :, None] & wide[:, None]).float()
 
 
 def _psnr(squared_error: Any, real: Any) -> np.ndarray:

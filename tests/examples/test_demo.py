@@ -11,7 +11,9 @@ from jobs.spec import load_job
 from perceiver_core import PerceiverForMultimodalAutoencoding
 from perceiver_core.checkpoint import inspect
 from perceiver_core.sources import DEMO
+from pipelines import reader
 from pipelines.media.info import probe
+from tests.e2e.command import perceive
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -127,3 +129,13 @@ def test_the_example_job_stands_as_it_is_shown() -> None:
     readme = (EXAMPLES.parent / "README.md").read_text()
     shown = (EXAMPLES / "reconstruct.yaml").read_text().split("\n", 1)[1]  # without its first comment
     assert shown in readme
+
+
+def test_the_demo_names_its_clips(tmp_path: Path) -> None:
+    """examples/label.yaml, as it stands."""
+    done = perceive("run", EXAMPLES / "label.yaml", "-o", f"output.uri={tmp_path}/out", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = reader.dataset(str(tmp_path / "out")).to_table(columns=["uri", "labels"]).to_pylist()
+    assert len(rows) == 28
+    assert all(row["labels"][0].replace(" ", "-") == Path(row["uri"]).stem for row in rows)
+    assert (tmp_path / "out/labels.csv").read_text().count("\n") == 29

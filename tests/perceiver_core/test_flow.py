@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from perceiver_core import estimate_flow, frame_patches
+from perceiver_core import estimate_flow, estimate_flows, frame_patches
 from perceiver_core.flow import FLOW_SCALE_FACTOR, tile_corners, tile_weights
 
 PUBLISHED = (368, 496)
@@ -281,3 +281,29 @@ def test_refusals():
         estimate_flow(StandIn(lambda patches: centre_pixels(patches).movedim(-1, 1)), frames, min_overlap=0)
     with pytest.raises(ValueError, match=r"must be in eval mode; got training mode.*Call model.eval\(\)"):
         estimate_flow(model.train(), frames)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_pairs_of_several_sizes_share_calls(batch_size):
+    sizes = [(30, 40), (12, 17), (5, 9), (30, 40), (12, 30)]
+    pairs = [random_frames(1, *size, seed=seed)[0] for seed, size in enumerate(sizes)]
+    model, done = StandIn(centre_pixels), []
+    flows = estimate_flows(
+        model, pairs, batch_size=batch_size, min_overlap=5, progress=lambda *of: done.append(of)
+    )
+    tiles = done[-1][1]
+    assert [len(inputs) for inputs in model.inputs[:-1]] == [batch_size] * (len(model.inputs) - 1)
+    assert sum(len(inputs) for inputs in model.inputs) == tiles
+    for flow, pair in zip(flows, pairs, strict=True):
+        assert torch.equal(flow, estimate_flow(StandIn(centre_pixels), pair[None], min_overlap=5)[0])
+
+
+def test_no_pairs_are_no_flows():
+    assert estimate_flows(StandIn(centre_pixels), []) == []
+
+
+def test_every_pair_is_checked():
+    with pytest.raises(
+        ValueError, match=r"frames must have shape \(pairs, 2, 3, height, width\); got \(1, 3, 12, 17\)"
+    ):
+        estimate_flows(StandIn(centre_pixels), [torch.zeros(3, 12, 17)])

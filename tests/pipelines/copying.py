@@ -92,6 +92,7 @@ class CopyingRun:
         """Decode, copy and commit every shard that is missing, up to shard `stop`."""
         prepare(self.sink)
         decode = Decode(self.task, self.config, self.source, Limits())
+        decode.decoder = self.decoder  # its process is started
         predict = ModelLess(self.task, self.config)
         for shard, spans in list(shards(self.plan).items())[:stop]:
             if shard not in committed(self.sink):

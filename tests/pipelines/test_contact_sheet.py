@@ -136,5 +136,5 @@ def test_any_name_can_be_drawn(name: str) -> None:
 @given(st.text(st.characters(), max_size=60))
 def test_names_fit(name: str) -> None:
     short = contact_sheet._fitted(name, contact_sheet._NAME, 100)
-    assert contact_sheet._NAME.getlength(short) <= 100
+    assert contact_sheet._font(contact_sheet._NAME).getlength(short) <= 100
     assert short.isprintable()

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.tensors import Format, at_rest, in_flight, pack, rest, to_numpy, unpack
+from pipelines.tensors import (
+    Format,
+    at_rest,
+    in_flight,
+    pack,
+    ragged,
+    rest,
+    to_arrays,
+    to_numpy,
+    unpack,
+)
 
 TYPES = [pa.fixed_shape_tensor(pa.uint8(), [2, 3, 1]), pa.fixed_shape_tensor(pa.float32(), [5])]
 
@@ -61,3 +71,19 @@ def test_in_flight_only_tensors_change() -> None:
 def test_a_column_without_a_shape_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Column n has type int64: expected a tensor column"):
         to_numpy(pa.table({"n": [1]}), "n")
+
+
+def test_ragged_tensors_have_their_shapes_beside_them() -> None:
+    field = ragged(
+        pa.field("flow", pa.large_list(pa.float32()), metadata={"help": "motion"}), "height", "width", 2
+    )
+    assert field.metadata[b"help"] == b"motion"
+    flat = [np.arange(12, dtype=np.float32), np.arange(4, dtype=np.float32)]
+    schema = pa.schema([("height", pa.int32()), ("width", pa.int32()), field])
+    table = pa.table({"height": [2, 1], "width": [3, 2], "flow": flat}, schema=schema)
+    first, second = to_arrays(table, "flow")
+    assert np.array_equal(first, flat[0].reshape(2, 3, 2))
+    assert np.array_equal(second, flat[1].reshape(1, 2, 2))
+    assert np.array_equal(to_arrays(table.slice(1), "flow")[0], second)
+    with pytest.raises(TypeError, match="Column height has no shapes: expected a ragged tensor column"):
+        to_arrays(table, "height")

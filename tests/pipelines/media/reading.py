@@ -27,8 +27,15 @@ def read_all(
     return info, list(read_windows(file, info, shape, 0, count_windows(info, shape), audio=audio))
 
 
-def assert_slice(path: Path, info: MediaInfo, whole: Sequence[Window], first: int, stop: int) -> None:
-    got = list(read_windows(load(path), info, SHAPE, first, stop))
+def assert_slice(
+    path: Path,
+    info: MediaInfo,
+    whole: Sequence[Window],
+    first: int,
+    stop: int,
+    shape: WindowShape = SHAPE,
+) -> None:
+    got = list(read_windows(load(path), info, shape, first, stop))
     assert len(got) == stop - first
     for one, other in zip(got, whole[first:stop], strict=True):
         assert (one.index, one.start_time, one.frames, one.samples) == (

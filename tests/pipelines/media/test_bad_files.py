@@ -1,12 +1,14 @@
 """What a person reads when the bytes are wrong."""
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from pipelines.limits import LimitError, Limits
 from pipelines.media.container import MediaError
 from pipelines.media.info import probe
 from pipelines.media.windows import count_windows, read_windows
@@ -178,15 +180,43 @@ def test_sound_that_stops_early(tmp_path: Path) -> None:
 
 def test_huge_frames_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    write_clip(path, frames=1, size=(8192, 4160), codec="mjpeg", pixel_format="yuvj420p", draw=black)
-    assert message(path.read_bytes()) == (
-        "expected frames of at most 33554432 pixels; stream 0 has more, or does not say how many; "
-        "scale it down or leave it out"
+    write_clip(path, frames=1, size=(640, 480))
+    with pytest.raises(LimitError) as error:
+        probe(load(path), limits=Limits(pixels=640 * 480 - 1))
+    assert str(error.value) == (
+        "pixels of a frame in stream 0: 307,200 are more than the 307,199 that limits.pixels allows. Raise "
+        "limits.pixels if the item is to be trusted."
     )
+    assert probe(load(path), limits=Limits(pixels=640 * 480)).width == 640
 
 
-def black(_: int) -> np.ndarray:
-    return np.zeros((4160, 8192, 3), np.uint8)
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(streams=1), "streams in the file: 2 are more than the 1 that limits.streams allows. "),
+        (Limits(frames=99), "frames in video stream 0: 100 are more than the 99 that limits.frames allows. "),
+        (
+            Limits(duration=3.9),
+            "seconds in video stream 0: 4.0 are more than the 3.9 that limits.duration allows. ",
+        ),
+    ],
+)
+def test_other_limits(limits: Limits, message: str, tmp_path: Path) -> None:
+    data = clip(tmp_path, ".mp4")
+    with pytest.raises(LimitError) as error:
+        probe(io.BytesIO(data), limits=limits)
+    assert str(error.value).startswith(message)
+    assert probe(io.BytesIO(data), limits=Limits(streams=2, frames=100, duration=4)).frames == 100
+
+
+def test_few_frames_far_apart_are_many_ticks(tmp_path: Path) -> None:
+    """What is counted is what is made of it."""
+    path = tmp_path / "clip.mkv"
+    write_clip(path, frames=2, pts=[0, 8_000_000], time_base=Fraction(1, 1000))
+    with pytest.raises(
+        LimitError, match=r"^frames in video stream 0 at 25 a second: 200,001 are more than the 100,000"
+    ):
+        probe(load(path), limits=Limits(frames=100_000))
 
 
 def test_missing_bytes_of_a_file_that_fails(tmp_path: Path) -> None:

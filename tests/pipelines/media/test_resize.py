@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.media.resize import centre_square, resize
+from pipelines.media.resize import centre_square, letterbox, picture_box, resize
 
 
 def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -54,3 +54,25 @@ def test_centre_square(height: int, width: int, top: int, left: int) -> None:
     image = np.arange(height * width).reshape(height, width, 1).astype(np.uint8)
     side = min(height, width)
     assert np.array_equal(centre_square(image), image[top : top + side, left : left + side])
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "box"),
+    [
+        ((48, 64), (24, 32), (0, 0, 24, 32)),
+        ((64, 48), (24, 32), (0, 7, 24, 18)),
+        ((36, 64), (24, 32), (3, 0, 18, 32)),
+        ((1, 1000), (24, 32), (11, 0, 1, 32)),  # a line stays one
+        ((3, 4), (24, 32), (0, 0, 24, 32)),  # small ones grow
+    ],
+)
+def test_picture_box(source: tuple[int, int], target: tuple[int, int], box: tuple[int, ...]) -> None:
+    assert picture_box(source, target) == box
+
+
+def test_letterbox() -> None:
+    image = np.random.default_rng(0).integers(1, 256, (36, 64, 3), dtype=np.uint8)
+    whole = letterbox(image, 24, 32, (3, 0, 18, 32))
+    assert np.array_equal(whole[3:21], resize(image, 18, 32))
+    assert not whole[:3].any()
+    assert not whole[21:].any()

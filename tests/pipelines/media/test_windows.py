@@ -1,5 +1,6 @@
 """Every codec in every container: what probe says, and that a slice equals that part of the whole, bitwise."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines.media.info import MediaInfo, probe
 from pipelines.media.windows import Window, WindowShape, count_windows, read_windows
 from tests.clips import write_clip
-from tests.pipelines.media.reading import SHAPE, assert_slice, load, read_all
+from tests.pipelines.media.reading import SHAPE, assert_slice, load, pictures, read_all, sound
 
 VIDEO = {
     "libx264": (".mp4", ".mov", ".mkv"),
@@ -158,3 +159,37 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         list(read_windows(load(path), info, WindowShape(fps=10), 0, 1))
     with pytest.raises(ValueError, match="expected samples to be a multiple of 16 frames; got 30721"):
         WindowShape(samples=30_721)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "aac"), (".mkv", "libopus")])
+def test_overlapping_windows_are_cuts_of_the_same_stream(suffix: str, codec: str, tmp_path: Path) -> None:
+    """Sound too, where a window lies across two of the segments that sound is decoded in."""
+    path = tmp_path / f"clip{suffix}"
+    write_clip(path, frames=83, gop=9, audio_codec=codec)
+    info, plain = read_all(path)
+    frames, samples = pictures(plain), sound(plain)
+    for overlap in (1, 2):
+        shape = replace(SHAPE, overlap=overlap)
+        _, whole = read_all(path, shape)
+        step = 4 - overlap
+        assert len(whole) == 1 + -(-(83 - 4) // step) == count_windows(info, shape)
+        for window in whole:
+            begin = window.index * step
+            assert window.start_time == begin / 25
+            assert window.frames == min(4, 83 - begin)
+            assert np.array_equal(window.video[: window.frames], frames[begin : begin + window.frames])
+            heard = samples[begin * 1920 : begin * 1920 + 7_680]
+            assert np.array_equal(window.audio[: len(heard)], heard)
+            assert window.samples == min(7_680, (83 - begin) * 1920)
+        for first, stop in ((0, 1), (15, 19), (len(whole) - 1, len(whole))):
+            assert_slice(path, info, whole, first, stop, shape)
+
+
+def test_a_clip_shorter_than_a_window_is_one_whatever_the_overlap(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=3)
+    for overlap in (0, 2):
+        info, [window] = read_all(path, replace(SHAPE, overlap=overlap))
+        assert (info.frames, window.frames) == (3, 3)
+    with pytest.raises(ValueError, match="expected an overlap of 0 to 2 frames, half of a window; got 3"):
+        replace(SHAPE, overlap=3)
