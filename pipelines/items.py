@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -14,6 +15,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+_EXTRAS = {
+    "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "adl": "azure",
+    "http": "http", "https": "http", "hf": "hub",
+}  # fmt: skip
+_WEB = ("http://", "https://")
 _HIDDEN = re.compile(r"/[._]")
 
 Found = tuple[str, dict[str, Any]]  # a path or URI, and what its file system says of it
@@ -57,7 +63,7 @@ def list_items(
                 "Remove the overlap between the entries."
             )
         before = uri
-        yield Item(_hash(_relative(uri, root)), uri, _version(info), int(info["size"]))
+        yield Item(_hash(_relative(uri, root)), uri, _version(info), int(info["size"] or 0))
 
 
 def member_id(file: Item, member: str) -> str:
@@ -76,17 +82,29 @@ def locate(uri: str) -> tuple[Any, str]:
         )
     try:
         kind = fsspec.get_filesystem_class(scheme)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{uri} can't be opened: {error}.") from error
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        what = f"pip install 'perceiver-batch[{extra}]'" if extra else "Install it"
+        raise InputError(f"{uri} needs a driver that is not installed: {error}. {what}.") from error
+    except ValueError as error:
+        raise InputError(
+            f"{uri} can't be opened: {error}. Schemes are such as s3, gs, az, https, hf."
+        ) from error
     return kind(**kind._get_kwargs_from_urls(uri)), str(kind._strip_protocol(uri))
 
 
-def open_item(uri: str) -> BinaryIO:
-    """Open an item's bytes for reading, seekable; the caller closes it."""
+def open_item(uri: str, ahead: int = 4 << 20, redirects: bool = True) -> BinaryIO:
+    """Open an item's bytes for reading, seekable; the caller closes it. From afar, `ahead` more bytes are read.
+
+    Without `redirects` no web server can lead elsewhere.
+    """
     fs, path = locate(uri)
+    if uri.startswith(_WEB) and not redirects:
+        fs = type(fs)(allow_redirects=False)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")
-    return io.BufferedReader(_Whole(fs.open(path, "rb"), uri), 1 << 16)
+    with _answering(uri):
+        return io.BufferedReader(_Whole(fs.open(path, "rb", block_size=ahead), uri), 1 << 16)
 
 
 def read_span(uri: str, offset: int, size: int) -> bytes:
@@ -97,7 +115,8 @@ def read_span(uri: str, offset: int, size: int) -> bytes:
             file.seek(offset)
             data = file.read(size)
     else:
-        data = fs.cat_file(path, start=offset, end=offset + size) if size else b""
+        with _answering(uri):
+            data = fs.cat_file(path, start=offset, end=offset + size) if size else b""
     if len(data) != size:
         raise _cut_short(uri, size, offset, len(data))
     return data
@@ -113,10 +132,11 @@ def root_of(entry: str) -> str:
     """The folder that an entry's items are named relative to."""
     fs, path = locate(entry)
     if _is_glob(path):
-        path = path[: next(i for i, char in enumerate(path) if char in "*?[")]
+        path = path[: next(i for i, char in enumerate(path) if _is_glob(path[: i + 1]))]
         path = path[: path.rfind("/") + 1].rstrip("/") or "/"
-    elif not fs.isdir(path):
-        path = posixpath.dirname(path)
+    else:
+        with _told(entry):
+            path = path if _is_folder(fs, path) else posixpath.dirname(path)
     return _with_protocol(fs, path)
 
 
@@ -126,13 +146,17 @@ class _Whole(io.RawIOBase):
     def __init__(self, file: Any, uri: str) -> None:
         if file.size is None:
             file.close()
-            raise OSError(f"{uri}: its server doesn't say how long it is. Copy it to a store that does.")
+            raise OSError(
+                f"{uri}: its server doesn't say how long it is, or leads elsewhere, which links in data may not. "
+                "Copy it to a store that does."
+            )
         self.file, self.uri = file, uri
 
     def readinto(self, buffer: Any) -> int:
         at = self.file.tell()
         wanted = min(len(buffer), max(0, self.file.size - at))
-        data = self.file.read(wanted)
+        with _answering(self.uri):
+            data = self.file.read(wanted)
         if len(data) != wanted:
             raise _cut_short(self.uri, wanted, at, len(data))
         buffer[:wanted] = data
@@ -155,6 +179,20 @@ class _Whole(io.RawIOBase):
         super().close()
 
 
+@contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """Whatever a store's client raises, once it has tried again, as an OSError that names the object."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(
+            f"{uri} can't be read: {type(error).__name__}: {error}. Run the job again into another output once its "
+            "store answers."
+        ) from error
+
+
 def _cut_short(uri: str, wanted: int, at: int, got: int) -> OSError:
     return OSError(
         f"{uri}: expected {wanted} bytes at {at}, got {got}. The answer was cut short, or the file has changed since "
@@ -162,8 +200,27 @@ def _cut_short(uri: str, wanted: int, at: int, got: int) -> OSError:
     )
 
 
+@contextmanager
+def _told(entry: str) -> Iterator[None]:
+    """Whatever a store's client raises, as an error that says what was listed."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{entry} can't be listed: {type(error).__name__}: {error}. Check the address, whether its store answers, "
+            "and the credentials in the environment."
+        ) from error
+
+
 def _expand(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> Iterator[Found]:
     """What an entry names, sorted."""
+    with _told(entry):
+        yield from _found(entry, suffixes, others)
+
+
+def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> Iterator[Found]:
     fs, path = locate(entry)
     count = seen = 0
     if _is_glob(path):
@@ -172,9 +229,9 @@ def _expand(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> I
             yield _with_protocol(fs, found), info
         if not count:
             raise InputError(f"Nothing matches {entry}: expected at least one file. Check the pattern.")
-    elif fs.isfile(path):
+    elif not _is_page(path) and fs.isfile(path):
         yield _with_protocol(fs, path), fs.info(path)
-    elif fs.isdir(path):
+    elif _is_folder(fs, path):
         for found, info in _below(fs, path):
             if _is_hidden(found, path):
                 continue
@@ -231,7 +288,9 @@ def _walk(fs: Any, folder: str, enter: Callable[[str], bool]) -> Iterator[Found]
             entries = [entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in found]
         infos: dict[str, Any] = {}
     else:
-        listed = [info for info in fs.ls(folder, detail=True) if info["name"].rstrip("/") != folder]
+        folder = folder.rstrip("/")
+        # A page links to what isn't below it, too.
+        listed = [info for info in fs.ls(f"{folder}/", detail=True) if info["name"].startswith(f"{folder}/")]
         infos = {
             posixpath.basename(info["name"].rstrip("/")) + "/" * (info["type"] == "directory"): info
             for info in listed
@@ -244,7 +303,9 @@ def _walk(fs: Any, folder: str, enter: Callable[[str], bool]) -> Iterator[Found]
             if enter(path[:-1]):
                 yield from _walk(fs, path[:-1], enter)
             continue
-        info = infos.pop(name) if infos else _stat(fs, path)
+        info = infos.pop(name, {})
+        if info.get("size") is None:  # local, or of the web
+            info = _stat(fs, path)
         if info["type"] == "file":
             yield path, info
 
@@ -279,7 +340,16 @@ def _with_protocol(fs: Any, path: str) -> str:
 
 
 def _is_glob(path: str) -> bool:
-    return any(char in path for char in "*?[")
+    return any(char in path for char in ("*" if path.startswith(_WEB) else "*?["))
+
+
+def _is_folder(fs: Any, path: str) -> bool:
+    """Of web addresses those that end in a slash: their client would read a whole file to see whether it is one."""
+    return _is_page(path) if path.startswith(_WEB) else bool(fs.isdir(path))
+
+
+def _is_page(path: str) -> bool:
+    return path.startswith(_WEB) and path.endswith("/")
 
 
 def _is_hidden(path: str, root: str) -> bool:

@@ -16,7 +16,7 @@ class Limits:
     frames: int = 30 * 60 * 60 * 12  #: of a video: twelve hours at 30 a second
     duration: float = 12 * 60 * 60  #: seconds of a video
     streams: int = 64  #: in a container
-    members: int = 10_000_000  #: in a tar
+    members: int = 10_000_000  #: in a tar, or rows in one Parquet or Arrow file
     text: int = 16 << 20  #: bytes of a text
     seconds: float = 600.0  #: that one item's decoding may take, a span of a long video counting as one
     memory: int = 4 << 30  #: bytes of address space that a decoder may have beyond what it starts with

@@ -88,9 +88,15 @@ class Cells:
             raise SourceError(
                 f"column {self.column}: expected a link in UTF-8; got {link[:80]!r}."
             ) from error
-        file = open_item(resolve(text, folder, self.roots))
+        uri = resolve(text, folder, self.roots)
+        file = open_item(uri, redirects=False)
         try:
-            check_size(self.content, file.seek(0, io.SEEK_END), self.limits)
+            size = file.seek(0, io.SEEK_END)
+            if not size and uri.startswith("http"):
+                raise SourceError(
+                    f"{uri} answers with nothing, or leads elsewhere, where links in data may not go."
+                )
+            check_size(self.content, size, self.limits)
             file.seek(0)
         except BaseException:
             file.close()

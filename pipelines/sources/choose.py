@@ -162,7 +162,7 @@ def _table(wanted: Wanted, first: str, suffixes: tuple[str, ...], others: tuple[
         cell.check(schema if footers else strings(schema), first)
     kept, partitions = kept_schema(first, schema, wanted.keep)
     if footers:
-        return Tables(wanted.uris, suffixes, others, cells, kept, partitions)
+        return Tables(wanted.uris, suffixes, others, cells, kept, partitions, wanted.limits)
     return Records(wanted.uris, suffixes, others, cells, kept, partitions, wanted.limits)
 
 

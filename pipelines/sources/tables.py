@@ -3,7 +3,9 @@
 import json
 import posixpath
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -14,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.items import InputError, Item, list_items, member_id, open_item
+from pipelines.limits import Limits
 from pipelines.sources import Opened, SourceError, faulty, place
 from pipelines.sources.cells import Cells, kept_field, kept_value
 
 PARQUET = (".parquet",)
 ARROW = (".arrow", ".feather")
+
+_AT_ONCE = 8  # footers that are read at once: from afar each takes two answers
 
 
 class Groups(Protocol):
@@ -26,8 +31,12 @@ class Groups(Protocol):
 
     schema: pa.Schema
 
-    def sizes(self, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """For each group its rows and about how many bytes these columns have of one; reads no values."""
+    @property
+    def rows(self) -> int:
+        """How many there are, by the whole file's account."""
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """For each group its rows and about how many bytes one of them has; reads no values that it needn't."""
 
     def read(self, group: int, columns: Sequence[str]) -> pa.Table: ...
 
@@ -44,27 +53,22 @@ class Tables:
     cells: tuple[Cells, ...]
     kept: pa.Schema
     partitions: frozenset[str]  #: of what is kept, what is in the names of folders (key=value)
+    limits: Limits
 
     def items(self) -> Iterator[Item]:
         some = False
-        for file in list_items(self.uris, self.suffixes, self.others):
-            try:
-                sizes = self._index(file.uri)
-            # One file that can't be read is one quarantine row, whatever a stranger's file raises.
-            except Exception as error:
-                some = True
-                yield faulty(file, f"its rows can't be listed: {error}")
-                continue
-            row = 0
-            for group, (rows, size) in enumerate(sizes):
-                for i in range(rows):
-                    member = str(row + i)
-                    at = json.dumps({"group": group, "row": i})
-                    yield replace(
-                        file, item_id=member_id(file, member), member=member, at=at, size=size or file.size
-                    )
-                row += rows
-            some = some or bool(row)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            ahead: deque[tuple[Item, Future[list[tuple[int, int]]]]] = deque()
+            for file in list_items(self.uris, self.suffixes, self.others):
+                ahead.append((file, pool.submit(self._index, file.uri)))
+                if len(ahead) > _AT_ONCE:
+                    for item in _rows(*ahead.popleft()):
+                        some = True
+                        yield item
+            for one in ahead:
+                for item in _rows(*one):
+                    some = True
+                    yield item
         if not some:
             raise InputError(f"No rows in {', '.join(self.uris)}: all tables there are empty.")
 
@@ -87,9 +91,31 @@ class Tables:
                     partition(uri, name)
                 elif name not in groups.schema.names:
                     raise InputError(f"the table has no column {name}, which input.keep asks for")
-            return list(groups.sizes(self.columns))
+            sizes = list(groups.sizes())
+            rows = sum(rows for rows, _ in sizes)
+            if rows != groups.rows or any(rows < 0 for rows, _ in sizes):
+                raise InputError("its footer contradicts itself")
+            self.limits.check("members", rows, "rows of the table")  # a footer may claim any number
+            return sizes
         finally:
             groups.close()
+
+
+def _rows(file: Item, index: Future[list[tuple[int, int]]]) -> Iterator[Item]:
+    """A table's rows, when its footer has been read."""
+    try:
+        sizes = index.result()
+    # One file that can't be read is one quarantine row, whatever a stranger's file raises.
+    except Exception as error:
+        yield faulty(file, f"its rows can't be listed: {error}")
+        return
+    row = 0
+    for group, (rows, size) in enumerate(sizes):
+        for i in range(rows):
+            member = str(row + i)
+            at = json.dumps({"group": group, "row": i})
+            yield replace(file, item_id=member_id(file, member), member=member, at=at, size=size or file.size)
+        row += rows
 
 
 def kept_schema(uri: str, schema: pa.Schema, keep: Sequence[str]) -> tuple[pa.Schema, frozenset[str]]:
@@ -169,7 +195,13 @@ class TablesReader:
 
 def open_groups(uri: str) -> Groups:
     """A table file by its name's suffix; reads its footer."""
-    return _Arrow(uri) if uri.lower().endswith(ARROW) else _Parquet(uri)
+    groups = _Arrow(uri) if uri.lower().endswith(ARROW) else _Parquet(uri)
+    try:
+        _ = groups.schema.names
+    except UnicodeDecodeError as error:
+        groups.close()
+        raise InputError(f"{uri} is damaged: a column's name is not UTF-8") from error
+    return groups
 
 
 class _Parquet:
@@ -182,16 +214,15 @@ class _Parquet:
             self.source.close()
             raise
 
-    def sizes(self, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+    @property
+    def rows(self) -> int:
+        return int(self.file.metadata.num_rows)
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        # Of all columns: a damaged footer, asked for one column's sizes, aborts the process (pyarrow 26).
         for group in range(self.file.num_row_groups):
             about = self.file.metadata.row_group(group)
-            chunks = (about.column(i) for i in range(about.num_columns))
-            size = sum(
-                chunk.total_uncompressed_size
-                for chunk in chunks
-                if chunk.path_in_schema.split(".")[0] in columns
-            )
-            yield about.num_rows, size // max(1, about.num_rows)
+            yield about.num_rows, max(0, about.total_byte_size) // max(1, about.num_rows)
 
     def read(self, group: int, columns: Sequence[str]) -> pa.Table:
         if group >= self.file.num_row_groups:
@@ -218,7 +249,11 @@ class _Arrow:
             self.source.close()
             raise
 
-    def sizes(self, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.sizes())  # a footer here has no such account
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
         # A batch's rows are in its header, which comes with a column at least: the narrowest.
         narrow = min(self.schema.names, key=lambda name: _width(self.schema.field(name).type), default=None)
         batches = self._reader((narrow,) if narrow else ())
@@ -266,11 +301,16 @@ def _partitions(uri: str) -> Iterator[tuple[str, str | None]]:
 def _kept(row: pa.Table, field: pa.Field) -> pa.Scalar:
     cell = row[field.name][0]
     try:
-        return kept_value(cell, field.type)
+        value = kept_value(cell, field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(
             f"column {field.name}: expected {field.type}, as the first table has it; got {cell.type}."
         ) from error
+    try:
+        value.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"column {field.name} is damaged, or not UTF-8: {error}.") from error
+    return value
 
 
 def _width(type: pa.DataType) -> int:

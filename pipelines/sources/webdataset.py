@@ -19,7 +19,7 @@ from pipelines.sources import Opened, SourceError, check_size, faulty, place
 TAR = (".tar",)
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-_HEADER = 1 << 20  # bytes: what a header may ask to be read at once, such as a name
+_HEADER = 1 << 20  # bytes: what is read ahead of a header, and what it may ask for, such as a name
 _SMALL = 32 << 20  # bytes of a member that is read at once
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
 
@@ -258,7 +258,7 @@ class _Headers:
 
 def _members(file: Item, limits: Limits) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """A tar's members in order, and how many bytes of each there are. Raises TarError, LimitError or OSError."""
-    with open_item(file.uri) as source:
+    with open_item(file.uri, _HEADER) as source:
         end = source.seek(0, io.SEEK_END)
         source.seek(0)
         try:

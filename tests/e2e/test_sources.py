@@ -13,6 +13,8 @@ import pytest
 from pipelines import reader
 from tests.clips import write_clip
 from tests.e2e.command import perceive, write_job
+from tests.faults.proxy import Fault
+from tests.faults.store import s3
 
 NAMES = ["a.mp4", "b.webm", "bad.mp4", "c.mkv"]  # in the order of every listing
 
@@ -41,7 +43,7 @@ def values(table: pa.Table) -> pa.Table:
 
 
 def assert_same(found: pa.Table, expected: pa.Table) -> None:
-    """Equal in all but the last bits of what the model computes, which differ with the arrays' places in memory."""
+    """Equal, but for the last bits of what the model computes, which a busy machine may change."""
     assert found.schema.equals(expected.schema)
     for name in expected.schema.names:
         if name in ("video", "audio"):
@@ -123,6 +125,26 @@ def test_csv_of_links(media: Path, expected: pa.Table, checkpoint: Path, tmp_pat
     assert bad["member"] == "2"
     assert (outside["member"], outside["error"]) == ("4", "SourceError")
     assert "'/etc/passwd' leads to '/etc/passwd', outside of the input" in outside["message"]
+
+
+def test_object_storage_that_fails_now_and_then(
+    media: Path, expected: pa.Table, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3() as store:
+        store.put({f"in/{name}": (media / name).read_bytes() for name in NAMES})
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        kinds = ("slow down", "reset", "cut", "slow")
+        store.proxy.faults[:] = [
+            *(Fault(kind, "list-type=2") for kind in kinds),
+            *(Fault(kind, r"GET /bucket/in/.* bytes=", 2) for kind in kinds),
+        ]
+        found, [bad] = run(tmp_path / "run", checkpoint, uri="s3://bucket/in")
+        assert [fault.done for fault in store.proxy.faults] == [1] * 4 + [2] * 4
+    assert_same(values(found), expected)
+    assert set(found["uri"].to_pylist()) == {f"s3://bucket/in/{name}" for name in NAMES if name != "bad.mp4"}
+    assert (bad["uri"], bad["stage"]) == ("s3://bucket/in/bad.mp4", "probe")
+    assert "testing" not in "".join(path.read_text() for path in (tmp_path / "run/out/runs").rglob("*.json"))
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(

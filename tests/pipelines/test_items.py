@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -77,3 +78,44 @@ def test_what_cannot_be_listed_says_why(tmp_path: Path) -> None:
         listed([str(clip), str(clip.parent)], VIDEO)
     with pytest.raises(InputError, match="empty list"):
         listed([], VIDEO)
+
+
+def test_an_address_that_cannot_be_opened_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"nothing://x can't be opened: .*nothing.*Schemes are such as s3"):
+        listed("nothing://x", VIDEO)
+    with pytest.raises(InputError, match=r"simplecache::s3://b/x is a chain of file systems: name the files"):
+        listed("simplecache::s3://b/x", VIDEO)
+    monkeypatch.setattr(fsspec, "get_filesystem_class", Mock(side_effect=ImportError("Please install gcsfs")))
+    with pytest.raises(
+        InputError,
+        match=r"gs://b/x needs a driver .*Please install gcsfs\. pip install 'perceiver-batch\[gcs\]'",
+    ):
+        listed("gs://b/x", VIDEO)
+
+
+def test_globs_walk_only_where_they_lead(tmp_path: Path) -> None:
+    for name in ("a/x.mp4", "a/b/x.mp4", "c/x.mp4", "c/y.mkv", ".h/x.mp4", "x.mp4"):
+        touch(tmp_path / name)
+    for pattern, found in {
+        "*/x.mp4": [".h/x.mp4", "a/x.mp4", "c/x.mp4"],
+        "[ac]/?.m*": ["a/x.mp4", "c/x.mp4", "c/y.mkv"],
+        "**/b/*.mp4": ["a/b/x.mp4"],
+        "a/**": ["a/b/x.mp4", "a/x.mp4"],
+    }.items():
+        items = listed(f"{tmp_path}/{pattern}", VIDEO)
+        assert [os.path.relpath(item.uri, tmp_path) for item in items] == found, pattern
+        theirs = fsspec.filesystem("file").glob(f"{tmp_path}/{pattern}")
+        assert [item.uri for item in items] == sorted(path for path in theirs if os.path.isfile(path)), (
+            pattern
+        )
+
+
+def test_links_to_files_are_items_and_links_to_nowhere_too(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere/a.mp4", "abc")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.mp4").symlink_to(tmp_path / "elsewhere/a.mp4")
+    (tmp_path / "in/gone.mp4").symlink_to(tmp_path / "elsewhere/gone.mp4")
+    (tmp_path / "in/deep").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "in/pipe.mp4")
+    found = listed(str(tmp_path / "in"), VIDEO)
+    assert [(Path(item.uri).name, item.size) for item in found] == [("a.mp4", 3), ("gone.mp4", 0)]

@@ -68,7 +68,7 @@ def test_listing_finds_every_object_once_and_in_order(kind: str) -> None:
 
 
 def test_a_million_objects_are_planned_in_bounded_memory() -> None:
-    """Measured: 300 MB, of which the plan is 134, and 20 s. As dictionaries, they took 2.9 GB."""
+    """Measured: 345 MB, of which the table is 134, and 19 s; held as dictionaries they took 1.34 GB and 46 s."""
     found = planned("walk", 1_000_000)
     assert (found["rows"], found["shards"]) == (1_000_000, 15_625)
     assert found["grown"] < 400 << 20, found

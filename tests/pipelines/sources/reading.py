@@ -37,7 +37,7 @@ def opened(source: Source, items: Sequence[Item] | None = None) -> list[dict[str
                 with reader.open(asdict(item)) as found:
                     row |= {name: file.read() for name, file in found.files.items()}
                     row |= {name: value.as_py() for name, value in found.kept.items()}
-            except (ValueError, OSError) as error:
+            except Exception as error:  # as the stages do
                 row["error"] = f"{type(error).__name__}: {error}"
             rows.append(row)
     return rows

@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import random
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -306,3 +307,56 @@ def test_a_table_that_shrank_says_so(tmp_path: Path) -> None:
     rows = opened(source, items)
     assert rows[0]["image"] == b"one"
     assert all("the table has changed since the run was planned" in row["error"] for row in rows[1:])
+
+
+def test_kept_text_that_is_no_text_is_a_bad_row(tmp_path: Path) -> None:
+    text = pa.array([b"fine", b"bad \xff"]).view(pa.string())
+    for suffix in ("parquet", "arrow"):
+        path = write(tmp_path / f"t.{suffix}", {"image": [b"a", b"b"], "text": text})
+        good, bad = opened(chosen(path, keep=["text"]))
+        assert (good["image"], good["text"]) == (b"a", "fine")
+        assert "column text is damaged, or not UTF-8: string scalar contains invalid UTF8" in bad["error"]
+
+
+@FORMATS
+def test_tables_have_a_limit_of_rows(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"t.{suffix}", {"image": IMAGES})
+    [row] = opened(chosen(path, limits=Limits(members=4)))
+    assert (
+        "its rows can't be listed: rows of the table: 5 are more than the 4 that limits.members"
+        in row["error"]
+    )
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_mutated_tables_end_as_rows_or_errors(tmp_path: Path, suffix: str) -> None:
+    """Of 3,000 a format none crashed the process; asking a damaged footer for a column's sizes did."""
+    columns = {
+        "image": [b"x" * 100, None, b"abc" * 30, b"y"] * 3,
+        "n": range(12),
+        "text": ["a", "bb", None, "é"] * 3,
+        "tags": [[1, 2], [], None, [3]] * 3,
+        "word": pa.array(["p", "q"] * 6).dictionary_encode(),
+    }
+    whole = write(tmp_path / f"t.{suffix}", columns, group=5).read_bytes()
+    outcomes = {"refused": 0, "rows": 0}
+    for seed in range(600, 720):
+        dice, data = random.Random(seed), bytearray(whole)
+        at, other, size = dice.randrange(len(data)), dice.randrange(len(data)), dice.randrange(200)
+        match dice.choice(["flip", "cut", "splice"]):
+            case "flip":
+                for _ in range(dice.randint(1, 8)):
+                    data[dice.randrange(len(data))] = dice.randrange(256)
+            case "cut":
+                del data[at:]
+            case _:
+                data[at : at + size] = data[other : other + size]
+        (tmp_path / f"t.{suffix}").write_bytes(data)
+        try:
+            rows = opened(chosen(tmp_path / f"t.{suffix}", keep=["n", "text", "tags", "word"]))
+        except InputError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["rows"] += 1
+        assert all("error" in row or isinstance(row["image"], bytes) for row in rows)
+    assert min(outcomes.values()) > 10, outcomes
