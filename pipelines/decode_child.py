@@ -33,6 +33,7 @@ from pipelines.wire import Channel, GoneError
 _OPEN_FILES = 64  # few: what libraries open when they are first used
 _SAYS = 1 << 16  # bytes that it may write to any file: its parent keeps what it says on stderr
 _LEAST, _MOST = 1 << 16, 1 << 20  # bytes asked for at a time: more and more, while they are read in order
+_MESSAGE = 1 << 16  # characters of an error
 _CHUNKS = 8  # of each file that are held: sound and picture are read at places of their own
 
 
@@ -129,7 +130,11 @@ def serve(tasks: Sequence[type[Task]]) -> None:
         except Exception as error:
             # FFmpeg's decoders may call it invalid data where they got no memory.
             starved = any(_is_memory(one) for one in _causes(error)) or before < _peak() > ample
-            told = {"kind": type(error).__name__, "message": str(error), "digest": digest_of(error)}
+            told = {
+                "kind": type(error).__name__,
+                "message": str(error)[:_MESSAGE],
+                "digest": digest_of(error),
+            }
             channel.send({"is": "error", "starved": starved} | told)
 
 
