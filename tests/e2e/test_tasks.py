@@ -110,34 +110,49 @@ def test_image_classification(tmp_path: Path) -> None:
     )
 
 
-def test_latents_and_decode(media: Path, checkpoint: Path, tmp_path: Path) -> None:
-    table = ran(tmp_path / "latents", media, checkpoint, "latents", 3)
-    latents = reader.to_numpy(table, "latents")
-    model = load(checkpoint)
+@pytest.fixture(scope="module")
+def encoded(media: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the task latents."""
+    folder = tmp_path_factory.mktemp("latents")
+    ran(folder, media, checkpoint, "latents", 3)
+    return folder / "out"
+
+
+def encode(media: Path, model: Any) -> torch.Tensor:
     with torch.inference_mode():
-        direct = torch.cat([model.encode(windows_of(media / name)) for name in ("one.mp4", "two.webm")])
-    np.testing.assert_allclose(latents, direct.numpy(), atol=1e-5)
+        return torch.cat([model.encode(windows_of(media / name)) for name in ("one.mp4", "two.webm")])
+
+
+def test_latents(encoded: Path, media: Path, checkpoint: Path) -> None:
+    table = reader.dataset(str(encoded)).to_table()
+    expected = encode(media, load(checkpoint))
+    np.testing.assert_allclose(reader.to_numpy(table, "latents"), expected.numpy(), atol=1e-5)
+
+
+def test_decode(encoded: Path, media: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """A row of the table that latents wrote is an item."""
     points = {"region": [2, 4, 6, 8], "frames": [3, 4]}
     job = write_job(
-        tmp_path / "decode",
         tmp_path,
+        media,
         checkpoint,
         task="decode",
-        input={"uri": str(tmp_path / "latents/out/data"), "keep": ["window"]},
+        input={"uri": str(encoded / "data"), "keep": ["window"]},
         options={"top_k": 2, "points": points},
     )
-    done = perceive("run", job)  # a row of the table that latents wrote is an item
+    done = perceive("run", job)
     assert done.returncode == 0, done.stderr
-    decoded = reader.dataset(str(tmp_path / "decode/out")).to_table()
-    assert decoded["window"].to_pylist() == [0, 1, 2, 0, 1]
+    table = reader.dataset(str(tmp_path / "out")).to_table()
+    assert table["window"].to_pylist() == [0, 1, 2, 0, 1]
+    model = load(checkpoint)
     with torch.inference_mode():
-        answer = model.decode(direct, OutputPoints.region(model.config, 2, 4, 6, 8, [3, 4]))
+        answer = model.decode(encode(media, model), OutputPoints.region(model.config, 2, 4, 6, 8, [3, 4]))
     pixels = (answer["image"].clamp(0, 1) * 255).unflatten(1, (2, 6, 8)).numpy()
-    assert np.abs(reader.to_numpy(decoded, "video") - pixels).max() < 0.51
-    np.testing.assert_allclose(reader.to_numpy(decoded, "audio"), answer["audio"].numpy(), atol=1e-4)
-    assert reader.to_numpy(decoded, "audio_indices").shape == (5, answer["audio"].shape[1] // 16)
+    assert np.abs(reader.to_numpy(table, "video") - pixels).max() < 0.51
+    np.testing.assert_allclose(reader.to_numpy(table, "audio"), answer["audio"].numpy(), atol=1e-4)
+    assert reader.to_numpy(table, "audio_indices").shape == (5, answer["audio"].shape[1] // 16)
     expected = answer["label"].argmax(-1)
-    assert [labels[0] for labels in decoded["labels"].to_pylist()] == [LABELS[i] for i in expected]
+    assert [labels[0] for labels in table["labels"].to_pylist()] == [LABELS[i] for i in expected]
 
 
 def test_overlapped_and_letterboxed_mp4s(media: Path, checkpoint: Path, tmp_path: Path) -> None:
