@@ -282,11 +282,13 @@ def _plan(job: JobSpec, config: PerceiverConfig, source: Source, progress: Progr
 
 
 def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
+    done = 0
     for done, one in enumerate(probed, 1):
         if one.error and job.on_error == "fail":
             raise _budget_error(dataclasses.asdict(one.error) | {"uri": one.item.uri})
         yield one
         progress.at(done)
+    progress.total(done)
 
 
 def _shard_windows(columns: pa.Schema) -> int:

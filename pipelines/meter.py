@@ -9,6 +9,9 @@ class Progress(Protocol):
 
     def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
 
+    def total(self, total: int) -> None:
+        """The stage's total, where it was not known when it began."""
+
     def at(self, done: int) -> None: ...
 
 

@@ -4,6 +4,7 @@ Between the stages a shard is one block: first its windows, then one row for eac
 set and the task's columns null.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,7 @@ class Predict:
     def __init__(
         self, task: Task, plan: ModelPlan, device: str, threads: int, kept: pa.Schema, meter: Meter
     ) -> None:
+        os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # before torch: other threads are other last bits
         import torch
 
         from perceiver_core.checkpoint import load

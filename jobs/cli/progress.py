@@ -50,6 +50,10 @@ class BarProgress:
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
         self.bar = self.bars.add_task(name, total=total, completed=done)
 
+    def total(self, total: int) -> None:
+        if self.bar is not None:
+            self.bars.update(self.bar, total=total, completed=total)
+
     def at(self, done: int) -> None:
         if self.bar is not None:
             self.bars.update(self.bar, completed=done)
@@ -61,14 +65,19 @@ class LineProgress:
     def __init__(self, every_s: float = _LINE_EVERY_S) -> None:
         self.every_s = every_s
         self.name, self.first = "", 0
-        self.total: int | None = None
+        self.known: int | None = None
         self.began = self.said = 0.0
 
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        self.name, self.total, self.first = name, total, done
+        self.name, self.known, self.first = name, total, done
         self.began = self.said = time.monotonic()
         resumed = f", {done} of them done before" if done else ""
-        print(name if total is None else f"{name}: {total}{resumed}", file=sys.stderr, flush=True)
+        if total is not None:
+            print(f"{name}: {total}{resumed}", file=sys.stderr, flush=True)
+
+    def total(self, total: int) -> None:
+        self.known = total
+        print(f"{self.name}: {total}", file=sys.stderr, flush=True)
 
     def at(self, done: int) -> None:
         now = time.monotonic()
@@ -76,8 +85,8 @@ class LineProgress:
             return
         self.said = now
         rate = (done - self.first) / (now - self.began)
-        of = "" if self.total is None else f"/{self.total}"
-        left = f", {(self.total - done) / rate:.0f} s left" if rate and self.total is not None else ""
+        of = "" if self.known is None else f"/{self.known}"
+        left = f", {(self.known - done) / rate:.0f} s left" if rate and self.known is not None else ""
         print(f"{self.name}: {done}{of}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
 
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """A frozen dataclass whose fields are the user's options, and the functions that the stages call."""
+    """A frozen dataclass whose fields are the user's options, and the functions that the stages call.
+
+    What few tasks have, and others need not: `contents_for(config)` and `probes_for(config)`, where these depend on the
+    checkpoint (latents); `refused`, of checkpoints that one might expect, and why they can't be run on (decode).
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: ClassVar[str]

@@ -332,7 +332,7 @@ def test_a_job_that_cannot_run_says_why(media: Path, checkpoint: Path, tmp_path:
     job = write_job(tmp_path, media, checkpoint)
     for override, message in {
         f"input.uri={tmp_path}/nowhere": "No such file or folder",
-        f"input.uri={tmp_path}/empty": "expected files that end in .mp4",
+        f"input.uri={tmp_path}/empty": "expected files that end in .parquet",
         "optoins.top_k=1": "optoins: no such option. Did you mean options?",
         f"model.checkpoint={other}": "holds a PerceiverForMaskedLM, but the task multimodal-autoencoding runs on",
         f"model.checkpoint={tmp_path}/gone": "model.checkpoint: A checkpoint must be a folder",

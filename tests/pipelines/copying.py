@@ -51,6 +51,9 @@ class NoProgress:
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
         return
 
+    def total(self, total: int) -> None:
+        return
+
     def at(self, done: int) -> None:
         return
 
