@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from perceiver_core.tiles import MIN_OVERLAP, tile_corners, tile_weights
+
 if TYPE_CHECKING:
     from perceiver_core.folding import Folded
 
 #: The published model was trained on flow divided by this, beside the 100 that its decoder divides by itself.
 FLOW_SCALE_FACTOR = 20
-
-MIN_OVERLAP = 20  # pixels, as published
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def _add_tiles(
         raise ValueError(f"batch_size must be 1 or more tiles; got {batch_size}.")
     tile_size = _tile_size(model)
     device, dtype = _placement(model)
-    weights = tile_weights(tile_size).to(device)  # (h, w)
+    weights = torch.from_numpy(tile_weights(tile_size)).to(device)  # (h, w)
     sizes = [(flow.shape[0], flow.shape[1]) for flow in flows]
     windows: dict[tuple[int, int], list[tuple[slice, slice]]] = {}
     totals: dict[tuple[int, int], Tensor] = {}  # by size
@@ -148,37 +148,6 @@ def _patches(frames: Tensor) -> Tensor:
     padded = nn.functional.pad(2 * values - 1, (1, 1, 1, 1))  # (B, 2, 3, H + 2, W + 2)
     shifted = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
     return torch.cat(shifted, dim=-3)  # (B, 2, 27, H, W)
-
-
-def tile_corners(
-    height: int, width: int, tile_size: tuple[int, int], min_overlap: int = MIN_OVERLAP
-) -> list[tuple[int, int]]:
-    """The top-left pixels (y, x) of the tiles that cover a frame, in rows.
-
-    Tiles lie as far apart as `min_overlap` allows, and the last ones end with the frame. DeepMind's grid has some tiles
-    twice (the only one four times at exactly 368 x 496), which counts them double in the blend, and at some sizes (697
-    to 715 rows) tiles that reach beyond the frame; here each is moved inside and listed once.
-    """
-    if height < tile_size[0] or width < tile_size[1]:
-        raise ValueError(f"A frame must be at least a tile, {tile_size}; got {(height, width)}. Pad it.")
-    if not 0 <= min_overlap < min(tile_size):
-        raise ValueError(
-            f"min_overlap must be from 0 to {min(tile_size) - 1}, less than a tile's side; got {min_overlap}. "
-            f"Published is {MIN_OVERLAP}."
-        )
-    rows, columns = (
-        sorted({min(start, side - tile) for start in range(0, side, tile - min_overlap)})
-        for side, tile in zip((height, width), tile_size, strict=True)
-    )
-    return [(y, x) for y in rows for x in columns]
-
-
-def tile_weights(tile_size: tuple[int, int]) -> Tensor:
-    """How much a tile counts at each of its pixels (h, w): their distance to its border, 1 at the border itself."""
-    height, width = tile_size
-    y, x = torch.arange(height)[:, None], torch.arange(width)  # (h, 1), (w,)
-    rows, columns = torch.minimum(y + 1, height - y), torch.minimum(x + 1, width - x)
-    return torch.minimum(rows, columns).float()  # (h, w)
 
 
 def _check_frames(frames: Tensor) -> None:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import Any, BinaryIO
+from dataclasses import asdict, replace
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,13 @@ from pipelines.describing import column
 from pipelines.limits import Limits
 from pipelines.media.audio import Channel
 from pipelines.media.info import MediaInfo, probe
-from pipelines.media.resize import Fit
-from pipelines.media.windows import WindowShape, count_windows, read_windows, shown_in
+from pipelines.media.windows import Window, WindowShape, count_windows, read_windows, shown_in
+from pipelines.tiling import TILE, Tile, cut, tiles_of
 
 ARCHITECTURE = "PerceiverForMultimodalAutoencoding"
 FPS = 25  # as published
+#: The centre, as published, the whole picture between bars, or every pixel of it in tiles.
+Fit = Literal["crop", "letterbox", "tile"]
 
 #: What every window of a video says of itself; the last one of an item is padded, and counts what is real.
 WINDOW = (
@@ -27,15 +29,20 @@ WINDOW = (
     column("samples", pa.int32(), "how many are the video's; the rest of the window is silence"),
 )
 
-#: Where in a letterboxed window's frames the picture is, in pixels; the rest are black bars.
+#: Where in a window's frames the picture is, in pixels; the rest are black bars, or in tiles its border, repeated.
 BOX = tuple(
     column(
         f"picture_{side}",
         pa.int32(),
-        f"{side} of the picture in the window's frames, in pixels; the rest is bars",
+        f"{side} of the picture in the window's frames, in pixels; the rest is bars or padding",
     )
     for side in ("top", "left", "height", "width")
 )
+
+
+def where(fit: Fit) -> tuple[pa.Field, ...]:
+    """The columns that say which part of the source's frame is where in a window's."""
+    return {"crop": (), "letterbox": BOX, "tile": (*TILE, *BOX)}[fit]
 
 
 def window_shape(config: PerceiverConfig, overlap: int = 0) -> WindowShape:
@@ -56,7 +63,7 @@ def input_schema(config: PerceiverConfig, fit: Fit = "crop", context: bool = Fal
     return pa.schema(
         [
             *WINDOW,
-            *(BOX if fit == "letterbox" else ()),
+            *where(fit),
             *([pa.field("context", pa.bool_())] if context else []),  # stages.CONTEXT
             pa.field("video", pa.fixed_shape_tensor(pa.uint8(), size)),
             pa.field("audio", pa.fixed_shape_tensor(pa.float32(), [shape.samples])),
@@ -80,7 +87,7 @@ def video_windows(
     audio: Channel,
     shape: WindowShape,
     limits: Limits,
-    fit: Fit = "crop",
+    fit: Literal["crop", "letterbox"] = "crop",
     context: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The windows [first, stop) of a video that was probed, by the columns of input_schema.
@@ -95,14 +102,66 @@ def video_windows(
     for window in read_windows(file, media, shape, begin, end, audio=audio, fit=fit, limits=limits):
         if context:
             more["context"] = not first <= window.index < stop
-        yield more | {
-            "window": window.index,
-            "start_time": window.start_time,
-            "frames": window.frames,
-            "samples": window.samples,
-            "video": window.video,
-            "audio": window.audio,
-        }
+        yield more | _columns(window) | {"video": window.video}
+
+
+def probe_tiles(
+    file: BinaryIO, stream: int | None, config: PerceiverConfig, limits: Limits, overlap: int
+) -> tuple[int, str]:
+    """How many tiles a video's windows have in all, and what reading them takes, as JSON."""
+    info = probe(file, stream=stream, fps=FPS, limits=limits)
+    shape = window_shape(config)
+    return count_windows(info, shape) * len(_tiles(info, shape, overlap)), json.dumps(asdict(info))
+
+
+def tile_windows(
+    file: BinaryIO,
+    info: str | None,
+    first: int,
+    stop: int,
+    audio: Channel,
+    shape: WindowShape,
+    limits: Limits,
+    overlap: int,
+) -> Iterator[dict[str, Any]]:
+    """The tiles [first, stop) of a video that was probed, each a window: all tiles of a time, then the next time's.
+
+    Frames are as large as the source's; those of one time are in memory at once. The sound is with every tile.
+    """
+    assert info is not None
+    media = MediaInfo(**json.loads(info))
+    tiles = _tiles(media, shape, overlap)
+    size = shape.height, shape.width
+    own = replace(
+        shape, height=media.height, width=media.width
+    )  # a letterbox of the frame's own size has no bars
+    begin, end = first // len(tiles), -(-stop // len(tiles))
+    for window in read_windows(file, media, own, begin, end, audio=audio, fit="letterbox", limits=limits):
+        before = window.index * len(tiles)
+        for number in range(max(first, before), min(stop, before + len(tiles))):
+            tile = tiles[number - before]
+            place = (tile.top, tile.left, media.height, media.width, *tile.box)
+            yield {
+                **_columns(window),
+                "window": number,
+                **{field.name: value for field, value in zip(where("tile"), place, strict=True)},
+                "video": cut(window.video, tile, size),
+            }
+
+
+def _tiles(media: MediaInfo, shape: WindowShape, overlap: int) -> list[Tile]:
+    return tiles_of((media.height, media.width), (shape.height, shape.width), overlap)
+
+
+def _columns(window: Window) -> dict[str, Any]:
+    """All of a window but its pixels, by column."""
+    return {
+        "window": window.index,
+        "start_time": window.start_time,
+        "frames": window.frames,
+        "samples": window.samples,
+        "audio": window.audio,
+    }
 
 
 def encode(model: Any, batch: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]:

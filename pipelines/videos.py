@@ -1,9 +1,9 @@
 """The MP4s of a run: one for every item whose windows are all there, made of the committed parts."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from threading import Event
 
@@ -16,9 +16,11 @@ from pipelines.mp4 import Shot, mp4_name, write_mp4
 from pipelines.multimodal import BOX, FPS
 from pipelines.reader import rows, to_numpy
 from pipelines.sink import OutputError, Sink, committed, create_if_absent
+from pipelines.tiling import TILE, Tile, part_of, pasted
 
 _COLUMNS = ("item_id", "window", "start_time", "frames", "samples", "video", "audio")
 _BOX = tuple(field.name for field in BOX)
+_TILE = tuple(field.name for field in TILE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def write_videos(
     missing = {item_id: video for item_id, video in wanted.items() if not video.path.exists()}
     progress.stage("videos", len(wanted), done=len(wanted) - len(missing))
     parts = committed(sink)
-    columns = [*_COLUMNS, *(name for name in _BOX if name in sink.columns.names)]
+    columns = [*_COLUMNS, *(name for name in (*_TILE, *_BOX) if name in sink.columns.names)]
     written: list[str] = []
     stop = Event()
 
@@ -105,28 +107,52 @@ def _write_one(video: _Video, windows: Iterable[pa.Table], sink: Sink, stop: Eve
 
 
 def _shots(video: _Video, windows: Iterable[pa.Table], samples_per_frame: int, stop: Event) -> Iterator[Shot]:
-    """The item's windows, checked to be all of them and in order: each frame once, also where windows overlap."""
-    count = reached = 0
-    for row in windows:
-        if stop.is_set():
-            raise CancelledError
-        frames, samples, number = (row[name][0].as_py() for name in ("frames", "samples", "window"))
-        if number != count:
-            break
-        begin = round(row["start_time"][0].as_py() * FPS)
+    """The item's windows as they are shown: each frame once, also where windows overlap; of tiles, whole frames."""
+    reached = 0
+    in_order = _in_order(video, windows, stop)
+    for start_time, together in groupby(in_order, lambda row: row["start_time"][0].as_py()):
+        rows = list(together)  # one, or all tiles of a time
+        frames, samples = (rows[0][name][0].as_py() for name in ("frames", "samples"))
+        begin = round(start_time * FPS)
         new = reached - begin  # the first frame that the window before did not have
         sound = (
-            to_numpy(row, "audio")[0, new * samples_per_frame : samples]
+            to_numpy(rows[0], "audio")[0, new * samples_per_frame : samples]
             if samples
             else np.empty(0, np.float32)
         )
-        yield Shot(_picture(row)[new:frames], sound)
-        count, reached = count + 1, begin + frames
+        if _TILE[0] in rows[0].column_names:
+            for picture in islice(_pasted(rows), frames):  # whole frames are large: one at a time
+                yield Shot(picture[None], sound)
+                sound = sound[:0]
+        else:
+            yield Shot(_picture(rows[0])[new:frames], sound)
+        reached = begin + frames
+
+
+def _in_order(video: _Video, windows: Iterable[pa.Table], stop: Event) -> Iterator[pa.Table]:
+    """The item's windows, checked to be all of them and in order."""
+    count = 0
+    for row in windows:
+        if stop.is_set():
+            raise CancelledError
+        if row["window"][0].as_py() != count:
+            break
+        yield row
+        count += 1
     if count != video.windows:
         raise OutputError(
             f"The output doesn't add up: the parts have {count} windows in order for {video.path.name}, expected "
             f"{video.windows}. Report it as a bug."
         )
+
+
+def _pasted(rows: Sequence[pa.Table]) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) of one time, from all of its tiles."""
+    parts = []
+    for row in rows:
+        top, left, height, width, *box = (row[name][0].as_py() for name in (*_TILE, *_BOX))
+        parts.append(part_of(to_numpy(row, "video")[0], Tile(top, left, (box[0], box[1], box[2], box[3]))))
+    return pasted(parts, (height, width))
 
 
 def _picture(row: pa.Table) -> np.ndarray:

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from perceiver_core.tiles import MIN_OVERLAP
 from pipelines import multimodal
 from pipelines.blending import blend
 from pipelines.contents import VIDEO, Content
-from pipelines.describing import column, option
+from pipelines.describing import column, meaning, option
 from pipelines.labels import LABELS, check_labels, check_options, named
 from pipelines.limits import Limits
 from pipelines.media.audio import Channel
-from pipelines.media.resize import Fit
 from pipelines.mp4 import mp4_name
 from pipelines.points import (
     CHOICES,
@@ -55,7 +55,14 @@ class MultimodalAutoencoding:
     outputs: tuple[Output, ...] = option(OUTPUTS, "what is decoded; the rest is not computed")
     points: Chosen = option("all", f"which pixels: {CHOICES}")
     overlap: int = option(0, "frames that neighbouring windows share, blended from the one to the other")
-    fit: Fit = option("crop", "the centre square, as published, or the whole frame between black bars")
+    fit: multimodal.Fit = option(
+        "crop",
+        "the centre square, as published; the whole frame between black bars; or every pixel, in overlapping tiles: "
+        "a window each, which tile_* and picture_* place in the frame; an MP4 has whole frames",
+    )
+    tile_overlap: int = option(
+        MIN_OVERLAP, "with fit: tile, pixels that tiles share at least; an MP4 is blended there"
+    )
 
     def __post_init__(self) -> None:
         check_options(self.top_k, 0)
@@ -69,6 +76,16 @@ class MultimodalAutoencoding:
         if self.overlap and self.points != "all":
             raise ValueError(
                 "overlap blends whole windows: it needs points: all. Leave one of the two options out."
+            )
+        if self.fit == "tile" and self.overlap:
+            raise ValueError(
+                "overlap has windows share frames, which fit: tile does not blend: its tiles share pixels, as many as "
+                "tile_overlap says. Leave overlap out, or set options.fit to crop or letterbox."
+            )
+        if self.fit == "tile" and self.outputs == ("audio",):
+            raise ValueError(
+                "fit: tile cuts pictures, and sound has none: it needs video or labels among the outputs. Leave one of "
+                "the two options out."
             )
 
     @property
@@ -104,7 +121,13 @@ class MultimodalAutoencoding:
     def check(self, config: PerceiverConfig) -> None:
         if "labels" in self.outputs:
             check_labels(self.top_k, config)
-        multimodal.window_shape(config, self.overlap)
+        shape = multimodal.window_shape(config, self.overlap)
+        least = min(shape.height, shape.width)
+        if self.fit == "tile" and not 0 <= self.tile_overlap < least:
+            raise ValueError(
+                f"tile_overlap must be from 0 to {least - 1}, less than a tile's side: the checkpoint's tiles are "
+                f"{shape.height} x {shape.width}; got {self.tile_overlap}."
+            )
         if self.points != "all":
             output_points(self.points, self.outputs, config)
 
@@ -114,26 +137,23 @@ class MultimodalAutoencoding:
     def probe(
         self, files: Mapping[str, BinaryIO], config: PerceiverConfig, limits: Limits
     ) -> tuple[int, str]:
+        if self.fit == "tile":
+            return multimodal.probe_tiles(files["video"], self.stream, config, limits, self.tile_overlap)
         return multimodal.probe_video(files["video"], self.stream, config, limits, self.overlap)
 
     def input_schema(self, config: PerceiverConfig) -> pa.Schema:
         return multimodal.input_schema(config, self.fit, context=self.overlap > 0)
 
     def output_schema(self, config: PerceiverConfig) -> pa.Schema:
-        return pa.schema(
-            [
-                *multimodal.WINDOW,
-                *(multimodal.BOX if self.fit == "letterbox" else ()),
-                *tensor_fields(self.points, self.outputs, config),
-                *(LABELS if self._has("labels") else ()),
-                *(
-                    column(name, pa.float32(), _PSNR)
-                    for name in ("video_psnr", "audio_psnr")
-                    if self._has(name)
-                ),
-                *([_MP4] if self.mp4s else []),
-            ]
-        )
+        columns = [
+            *multimodal.WINDOW,
+            *multimodal.where(self.fit),
+            *tensor_fields(self.points, self.outputs, config),
+            *(LABELS if self._has("labels") else ()),
+            *(column(name, pa.float32(), _PSNR) for name in ("video_psnr", "audio_psnr") if self._has(name)),
+            *([_MP4] if self.mp4s else []),
+        ]
+        return pa.schema([_of_tiles(field) for field in columns] if self.fit == "tile" else columns)
 
     def preprocess(
         self,
@@ -145,9 +165,11 @@ class MultimodalAutoencoding:
         limits: Limits,
     ) -> Iterator[Mapping[str, Any]]:
         shape = multimodal.window_shape(config, self.overlap)
-        yield from multimodal.video_windows(
-            files["video"], info, first, stop, self.audio, shape, limits, self.fit, context=self.overlap > 0
-        )
+        media = (files["video"], info, first, stop, self.audio, shape, limits)
+        if self.fit == "tile":
+            yield from multimodal.tile_windows(*media, self.tile_overlap)
+        else:
+            yield from multimodal.video_windows(*media, self.fit, context=self.overlap > 0)
 
     def chunk(self, config: PerceiverConfig, batch: int, budget: int) -> int:
         return chunk_of(self.points, self.outputs, config, batch, budget)
@@ -170,6 +192,8 @@ class MultimodalAutoencoding:
         if self.overlap:
             found |= self._blended(windows, found, config)
         sounding = np.asarray(windows["samples"]) > 0  # no sound: zeros went in, nulls come out
+        if self.fit == "tile":  # every tile hears it, and has its own idea of it: one is told
+            sounding &= (np.asarray(windows["tile_top"]) == 0) & (np.asarray(windows["tile_left"]) == 0)
         columns: dict[str, pa.Array] = {}
         if self.mp4s:
             items = zip(windows["uri"].to_pylist(), windows["item_id"].to_pylist(), strict=True)
@@ -204,7 +228,7 @@ class MultimodalAutoencoding:
         psnrs = {}
         if self._has("video_psnr"):
             error = (found["video"].float() - given["video"].float()).div(255).square()  # B, T, H, W, 3
-            if self.fit == "letterbox":
+            if self.fit != "crop":
                 shown = _shown(batch, *error.shape[2:4]).to(device)  # B, H, W
                 error = (error.mean(4) * shown[:, None]).sum((2, 3)) / shown.sum((1, 2))[:, None]  # B, T
             else:
@@ -253,10 +277,23 @@ _MP4 = column(
     "mp4", pa.string(), "the item's video, relative to the output; none if one of its windows failed"
 )
 _PSNR = "how near it is to what went in: peak signal-to-noise ratio in dB"
+_FIRST_ONLY = "; null in all tiles of a time but the first, the one at 0, 0"
+#: What columns mean beyond that where windows are tiles.
+_TILED = {
+    "window": ": all tiles of a time, in rows, then the next time's",
+    "audio": _FIRST_ONLY,
+    "audio_psnr": _FIRST_ONLY,
+}
+
+
+def _of_tiles(field: pa.Field) -> pa.Field:
+    """A column, as it is where windows are tiles."""
+    more = _TILED.get(field.name)
+    return column(field.name, field.type, meaning(field) + more) if more else field
 
 
 def _shown(batch: Mapping[str, np.ndarray], height: int, width: int) -> Any:
-    """Which pixels of a letterboxed frame are picture, (B, H, W) of 0 and 1."""
+    """Which pixels of a letterboxed frame or a tile are picture, (B, H, W) of 0 and 1."""
     import torch
 
     top, left, rows, columns = (torch.tensor(batch[field.name])[:, None] for field in multimodal.BOX)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from perceiver_core import estimate_flow, estimate_flows, frame_patches
-from perceiver_core.flow import FLOW_SCALE_FACTOR, tile_corners, tile_weights
+from perceiver_core.flow import FLOW_SCALE_FACTOR
+from perceiver_core.tiles import tile_corners, tile_weights
 
 PUBLISHED = (368, 496)
 
