@@ -38,6 +38,7 @@ TASKS = {
     "text-classification": WORDS,
     "decode": TENSORS,
 }
+pytestmark = pytest.mark.sources
 _WHERE = ["item_id", "version", "uri", "member"]
 
 
