@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity mutations fuzz lint type bench demo-checkpoint clean
+.PHONY: demo test parity sources mutations fuzz lint type bench demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
@@ -14,6 +14,9 @@ test: $(VENV)/.dev
 
 parity: $(VENV)/.dev  ## every model against transformers at its published size, in float64
 	$(BIN)/python -m pytest -m published
+
+sources: $(VENV)/.dev  ## every task from files, tables, CSV and tars, through `perceive run`
+	$(BIN)/python -m pytest -m sources
 
 mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?
 	$(BIN)/python -m tests.mutations
