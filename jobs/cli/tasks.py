@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def tasks(name: str | None, as_json: bool) -> None:
     """List the tasks, or describe the one called NAME: its options, what it looks for in an input, and its columns.
 
-    Columns are those that there are with the options as they are by default, on published checkpoints. Exit codes: 0
-    done, 2 there is no such task.
+    Columns are those that there are with the options as they are by default, on published checkpoints, and those that
+    an option adds. Exit codes: 0 done, 2 there is no such task.
     """
     from pipelines.tasks import TASKS, task_named
 
@@ -80,7 +80,6 @@ def _in_full(task: "type[Task]") -> dict[str, Any]:
 
 def _outputs(task: "type[Task]") -> list[dict[str, Any]]:
     """The columns of the output for each kind of checkpoint that has others, with one that was published if any was."""
-    from pipelines.describing import meaning
     from pipelines.stages import ITEM
 
     outputs: list[dict[str, Any]] = []
@@ -88,17 +87,42 @@ def _outputs(task: "type[Task]") -> list[dict[str, Any]]:
         if architecture in getattr(task, "refused", ()):
             continue
         name, config = _example(architecture)
-        columns = [
-            {"name": field.name, "type": _column_type(field.type), "help": meaning(field)}
-            for field in (*ITEM, *task().output_schema(config))
-        ]
+        columns = [_described(field) for field in (*ITEM, *task().output_schema(config))]
         named = [(column["name"], column["help"]) for column in columns]
         same = [one for one in outputs if [(c["name"], c["help"]) for c in one["columns"]] == named]
         if same:
             same[0]["architectures"].append(architecture)
         else:
-            outputs.append({"architectures": [architecture], "checkpoint": name, "columns": columns})
+            more = _columns_of_options(task, config)
+            outputs.append(
+                {"architectures": [architecture], "checkpoint": name, "columns": columns, "more": more}
+            )
     return outputs
+
+
+def _columns_of_options(task: "type[Task]", config: "PerceiverConfig") -> list[dict[str, Any]]:
+    """The columns that one option or another adds, each with the `options` that do."""
+    plain = task()
+    there = {*plain.output_schema(config).names}
+    more: dict[str, dict[str, Any]] = {}
+    for option in dataclasses.fields(task):
+        for choice in _choices(option.type):
+            said = f"{option.name}: {json.dumps(choice) if isinstance(choice, bool) else choice}"
+            for field in dataclasses.replace(plain, **{option.name: choice}).output_schema(config):
+                if field.name not in there:
+                    more.setdefault(field.name, _described(field) | {"options": []})["options"].append(said)
+    return list(more.values())
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The values that an option of this type can have, where they are few."""
+    return (False, True) if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _described(field: "pa.Field") -> dict[str, Any]:
+    from pipelines.describing import meaning
+
+    return {"name": field.name, "type": _column_type(field.type), "help": meaning(field)}
 
 
 def _example(architecture: str) -> tuple[str | None, "PerceiverConfig"]:
@@ -186,6 +210,16 @@ def _show(described: dict[str, Any]) -> None:
                 "meaning": [one["help"] for one in columns],
             }
         )
+        if output["more"]:
+            click.echo("Columns that options add")
+            show_table(
+                {
+                    "name": [one["name"] for one in output["more"]],
+                    "type": [one["type"] for one in output["more"]],
+                    "with": [", ".join(one["options"]) for one in output["more"]],
+                    "meaning": [one["help"] for one in output["more"]],
+                }
+            )
 
 
 def _given(contents: list[list[str]]) -> str:

@@ -13,6 +13,8 @@ from pipelines.describing import meaning
 from pipelines.stages import ITEM
 from pipelines.tasks import TASKS, Task
 
+BOXED = ["fit: letterbox", "fit: tile"]
+
 
 def tasks(*arguments: str, code: int = 0) -> Any:
     done = CliRunner().invoke(main, ["tasks", *arguments])
@@ -74,6 +76,24 @@ def test_columns_by_the_kind_of_checkpoint() -> None:
     texts = next(columns for architectures, columns in of.items() if "PerceiverForMaskedLM" in architectures)
     assert texts["latents"] == "float32 [256, 1280]"
     assert "start_time" not in texts
+
+
+def test_columns_that_options_add() -> None:
+    [output] = json.loads(tasks("multimodal-autoencoding", "--json").stdout)["outputs"]
+    added = {one["name"]: one["options"] for one in output["more"]}
+    assert added == {
+        "mp4": ["video: mp4", "video: both"],
+        **{f"picture_{side}": BOXED for side in ("top", "left", "height", "width")},
+        **{name: ["fit: tile"] for name in ("tile_top", "tile_left", "frame_height", "frame_width")},
+    }
+    assert all(one["help"] for one in output["more"])
+    [output] = json.loads(tasks("optical-flow", "--json").stdout)["outputs"]
+    assert [(one["name"], one["options"]) for one in output["more"]] == [
+        ("png", ["png: true"]),
+        ("flo", ["flo: true"]),
+    ]
+    assert "Columns that options add" in tasks("optical-flow").stdout
+    assert "Columns that options add" not in tasks("text-classification").stdout
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
