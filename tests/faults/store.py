@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 from botocore.config import Config
@@ -45,6 +46,8 @@ def s3() -> Iterator[Store]:
     try:
         host, port = server.get_host_and_port()
         upstream = f"http://{host}:{port}"
+        # All of a process's servers share what they hold.
+        urlopen(Request(f"{upstream}/moto-api/reset", method="POST"), timeout=10).close()
         client = _client(upstream)
         client.create_bucket(Bucket="bucket")
         client.close()

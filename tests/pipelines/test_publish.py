@@ -104,8 +104,9 @@ def test_an_mp4_of_overlapping_windows_has_each_frame_once(media: Path, tmp_path
     for name, frames in (("long", 69), ("mute", 20), ("short", 9)):
         (shown, heard), (expected, sound) = (played(tmp_path / run, name) for run in ("overlapped", "plain"))
         assert len(shown) == frames
-        assert np.abs(shown - expected).mean() < 0.5
-        assert np.abs(shown[1:] - expected[:-1]).mean() > 4  # a frame twice or left out would show
+        # x264 makes other bytes of the same frames now and then; a frame twice or left out is another matter.
+        assert np.abs(shown - expected).mean() < np.abs(shown[1:] - expected[:-1]).mean() / 2
+        assert np.abs(shown[1:] - expected[:-1]).mean() > 4
         np.testing.assert_allclose(heard, sound, atol=1e-3)
 
 
