@@ -296,10 +296,14 @@ def test_probing_that_is_given_up_does_not_wait(tmp_path: Path) -> None:
     before = psutil.Process().children()
     decoders = [Decoder(Misbehaving(), CONFIG, LIMITS, MODULE) for _ in range(2)]
     probed = list_and_probe(Files((str(tmp_path),), VIDEO), decoders)
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # in the background a shell has it ignored
     threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(probed)
+    signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - began < 8
     assert psutil.Process().children() == before
 
