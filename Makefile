@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 parity: $(VENV)/.dev  ## every model against transformers at its published size, in float64
 	$(BIN)/python -m pytest -m published
 
-sources: $(VENV)/.dev  ## every task from files, tables, CSV and tars, through `perceive run`
+sources: $(VENV)/.dev  ## every task from files, tables, CSV and tars, and stores that fail
 	$(BIN)/python -m pytest -m sources
 
 mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?

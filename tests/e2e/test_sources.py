@@ -16,6 +16,7 @@ from tests.e2e.command import perceive, write_job
 from tests.faults.proxy import Fault
 from tests.faults.store import s3
 
+pytestmark = pytest.mark.sources
 NAMES = ["a.mp4", "b.webm", "bad.mp4", "c.mkv"]  # in the order of every listing
 
 
