@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class FoldedQueries:
         self.eps = layer.attention.self.layernorm1.eps
         self.tail = chain(tail, p.last).to(dtype)  # of hidden units
         self.direct = chain(tail, p.output)  # of values; its bias counts the tail's once more
-        self.direct = Affine(self.direct.weight, self.direct.bias - tail.bias).to(dtype)
+        self.direct = Affine(self.direct.weight, self.direct.bias - tail.bias).to(scores)
         self.scores = scores
 
     def table(self, normalised: Tensor) -> Tensor:
@@ -96,6 +97,15 @@ class FoldedQueries:
         )  # float64 until here
 
 
+class Values(NamedTuple):
+    """One clip's values, less what all of them have in common: shares sum to 1, so that is in the layers' biases."""
+
+    rest: Tensor  #: (v, N)
+    common: Tensor  #: (v,), zero in the dtype of the scores: there is nothing to round
+    triangle: list[Affine]
+    hidden: Affine
+
+
 class FoldedDecoder:
     """Cross-attention of constant queries to the latents, MLP, final layer and postprocessors."""
 
@@ -108,7 +118,7 @@ class FoldedDecoder:
             p.output.weight - p.output.weight.mean(0), p.output.bias - p.output.bias.mean()
         )  # centred y of a
         self.channels = y.weight.shape[0]
-        self.hidden = Affine(p.hidden.weight @ y.weight, p.hidden.weight @ y.bias).to(dtype)  # times 1/s'
+        self.hidden = Affine(p.hidden.weight @ y.weight, p.hidden.weight @ y.bias).to(scores)  # times 1/s'
         self.hidden_bias = p.hidden.bias.to(dtype)
         triangle = torch.linalg.qr(
             torch.cat([y.weight, y.bias[:, None]], dim=1), mode="r"
@@ -118,7 +128,7 @@ class FoldedDecoder:
         if triangle.shape[0] < v:  # fewer channels than values: no triangle to speak of
             bounds = [0, triangle.shape[0]]
         self.triangle = [
-            (start, Affine(triangle[start:stop, start:v], triangle[start:stop, v]).to(dtype))
+            (start, Affine(triangle[start:stop, start:v], triangle[start:stop, v]).to(scores))
             for start, stop in pairwise(bounds)
             if stop > start
         ]
@@ -126,23 +136,40 @@ class FoldedDecoder:
         self.layer_eps = layer.layernorm.eps
         self.activation = layer.mlp.activation
 
-    def keys_values(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, N, D) -> normalised (B, N, D) for the tables, and values, transposed (B, v, N)."""
+    def keys_values(self, latents: Tensor) -> tuple[Tensor, list[Values]]:
+        """Latents (B, N, D) -> normalised (B, N, D) for the tables, and each clip's values."""
         x = torch.nn.functional.layer_norm(latents.to(self.scores), latents.shape[-1:], eps=self.eps)
-        return x, self.value(x).to(self.dtype).transpose(1, 2).contiguous()
+        return x, [self._values(clip) for clip in self.value(x)]
+
+    def _values(self, values: Tensor) -> Values:
+        """Of one clip's (N, v). In bfloat16 what goes through the products is small, and so is what they round."""
+        common = values.mean(0) if self.dtype != self.scores else values.new_zeros(values.shape[1])
+        return Values(
+            (values - common).T.to(self.dtype).contiguous(),
+            common,
+            [_past(layer, common[start:]).to(self.dtype) for start, layer in self.triangle],
+            _past(self.hidden, common).to(self.dtype),
+        )
 
     def answer(
-        self, queries: FoldedQueries, bags: tuple[Tensor, Tensor], table: Tensor, values: Tensor
+        self, queries: FoldedQueries, bags: tuple[Tensor, Tensor], table: Tensor, values: Values
     ) -> Tensor:
         """One clip's outputs (M, outputs) at the points of these bags."""
         rows, weights = bags
         # One pass over (M, N) where gathers and sums by themselves take six: 0.05 us a point instead of 0.22 to 1.3.
         scores = nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
         scores = torch.softmax(scores, dim=1)  # (M, N)
-        a = linear(scores.to(self.dtype), values)  # (M, v)
-        squares = [wide(rows(a[:, start:])).square().sum(1) for start, rows in self.triangle]  # [(M,)]
+        a = linear(scores.to(self.dtype), values.rest)  # (M, v)
+        strips = zip(self.triangle, values.triangle, strict=True)
+        squares = [wide(rows(a[:, start:])).square().sum(1) for (start, _), rows in strips]  # [(M,)]
         variance = (torch.stack(squares).sum(0) + self.rest) / self.channels
         deviation = torch.rsqrt(variance + self.layer_eps).to(self.dtype)  # (M,)
-        hidden = self.hidden(a)  # (M, h)
+        hidden = values.hidden(a)  # (M, h)
         torch.addcmul(self.hidden_bias, hidden, deviation[:, None], out=hidden)
-        return queries.tail(self.activation(hidden)) + queries.direct(a)
+        direct = _past(queries.direct, values.common).to(self.dtype)
+        return queries.tail(self.activation(hidden)) + direct(a)
+
+
+def _past(layer: Affine, common: Tensor) -> Affine:
+    """What the layer is of x + common."""
+    return Affine(layer.weight, layer.bias + layer.weight @ common)
