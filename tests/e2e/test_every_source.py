@@ -128,7 +128,8 @@ def perceive(ray_here: Resources, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def call(job: Path) -> str:
         done = CliRunner().invoke(main, ["run", str(job), "--json"])
         assert done.exit_code == 0, done.output
-        return str(json.loads(done.stdout)["output"])
+        *_, result = done.stdout.splitlines()  # the raylet of so many runs has something to say, now and then
+        return str(json.loads(result)["output"])
 
     return call
 
