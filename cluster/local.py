@@ -15,8 +15,15 @@ from dataclasses import dataclass
 class Resources:
     """What a target has, in Ray's logical units."""
 
-    cpus: float
-    gpus: float
+    nodes: tuple[tuple[float, float], ...]  #: the CPUs and GPUs of each
+
+    @property
+    def cpus(self) -> float:
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        return sum(gpus for _, gpus in self.nodes)
 
 
 #: Ray rewrites 127.0.0.1 to the host's address, and so listens on every interface, unless the first is set (2.60).
@@ -68,8 +75,8 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[Reso
                 _node_ip_address="127.0.0.1",
                 _temp_dir=folder,
             )
-        have = ray.cluster_resources()
-        yield Resources(have.get("CPU", 0), have.get("GPU", 0))
+        have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Resources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in have))
     except Exception as error:
         keep = True
         error.add_note(f"Ray's logs of this run are in {folder}.")

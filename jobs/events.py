@@ -1,45 +1,126 @@
-"""events.jsonl: what happened to a run, written as it happens, readable after any kill."""
+"""events.jsonl: what happened to a run, written as it happens, readable after any kill.
+
+A line is an event: `v`, the version of this schema; `time`, UTC; `run_id`; `attempt`; `event`, its kind; and the kind's
+own fields, as KINDS says. Fields and kinds may be added within a version; readers leave out what they don't know. A
+line that a kill cut short is followed by whole ones. In a bucket the lines are in objects below events.jsonl/.
+"""
 
 import json
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from pipelines.secrets import redacted
+from pipelines.storage import OutputError, Storage
 
-def attempts(folder: Path) -> int:
-    """How many attempts the run has had."""
-    return sum(event["event"] == "attempt_started" for event in read(folder))
+VERSION = 1
+#: Every kind's meaning and its own fields, which the README repeats.
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "attempt_started": (
+        "an attempt holds the lease; `done` of its `shards` were committed before",
+        ("host", "pid", "code", "device", "shards", "done", "windows", "items"),
+    ),
+    "shard_committed": (
+        "a part is there; `notes`: its seconds by stage, and how often batch and chunk were `halved`",
+        ("shard", "rows", "quarantined", "notes"),
+    ),
+    "retrying": (
+        "storage failed in passing, and is asked again in `wait_s`",
+        ("stage", "uri", "error", "message", "wait_s"),
+    ),
+    "oom_halved": (
+        "a device had no memory left: one shard's batch and chunk are halved",
+        ("shard", "batch", "chunk"),
+    ),
+    "worker_replaced": (
+        "a worker was sick, and its shard is done again by another",
+        ("stage", "shard", "why"),
+    ),
+    "stalled": ("nothing moved for too long: the state, before the attempt fails", ("state",)),
+    "lease_taken_over": ("the holder before this one was dead", ("run_id_before", "host", "pid")),
+    "budget_exceeded": ("more items failed than the job allows", ("items", "quarantined", "message")),
+    "told_less": ("workers had more to tell than is kept", ("left_out",)),
+    "manifest_published": (
+        "the table is there",
+        ("number", "items", "rows", "quarantined", "items_quarantined"),
+    ),
+    "attempt_done": ("the attempt ended, and the run with it", ("seconds",)),
+    "attempt_failed": ("it ended with an error; the same job resumes it", ("error", "message", "traceback")),
+    "attempt_interrupted": ("somebody stopped it; the same job resumes it", ()),
+}
+_EVERY_S = 5.0  # in a bucket, where every write is an object: what is not urgent waits
+_URGENT = {*KINDS} - {"shard_committed", "retrying"}
 
 
-def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """The run's events, in order; a line that a kill cut short is left out."""
-    path = folder / "events.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
+class Events:
+    """What an attempt has to say."""
+
+    def __init__(self, storage: Storage, run_id: str, attempt: int) -> None:
+        self._storage, self._run_id, self._attempt = storage, run_id, attempt
+        self._waiting: list[str] = []
+        self._written = time.monotonic()
+        self._lock = threading.Lock()
+
+    def note(self, kind: str, at: str | None = None, **fields: Any) -> None:
+        """One event; ValueError if its kind has other fields."""
+        expected = KINDS[kind][1]
+        if fields.keys() != {*expected}:
+            raise ValueError(
+                f"An event {kind} has the fields {', '.join(expected)}; got {', '.join(fields)}."
+            )
+        head = {"v": VERSION, "time": at or datetime.now(UTC).isoformat(), "run_id": self._run_id}
+        line = json.dumps(head | {"attempt": self._attempt, "event": kind} | fields, default=str)
+        with self._lock:
+            self._waiting.append(redacted(line))
+        if kind in _URGENT or "://" not in self._storage.uri or time.monotonic() - self._written > _EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            if waiting:
+                self._storage.append(_name(self._run_id), "".join(f"{line}\n" for line in waiting).encode())
+            self._written = time.monotonic()
 
 
 @contextmanager
-def recorded(folder: Path, attempt: int) -> Iterator[None]:
-    """Note how the attempt starts and ends; a start without an end was killed."""
-    _append(folder, "attempt_started", attempt=attempt)
+def recorded(events: Events) -> Iterator[None]:
+    """Note how the attempt ends; a start without an end was killed."""
+    began = time.monotonic()
     try:
         yield
     except BaseException as error:
-        name = "attempt_interrupted" if isinstance(error, KeyboardInterrupt) else "attempt_failed"
-        _append(folder, name, attempt=attempt, error="".join(traceback.format_exception(error)))
+        interrupted = isinstance(error, KeyboardInterrupt)
+        fields = {} if interrupted else _told(error)
+        try:
+            events.note("attempt_interrupted" if interrupted else "attempt_failed", **fields)
+        except OutputError as lost:  # what failed may be the storage itself
+            error.add_note(f"It could not be noted in events.jsonl: {lost}")
         raise
-    _append(folder, "attempt_done", attempt=attempt)
+    events.note("attempt_done", seconds=round(time.monotonic() - began, 1))
 
 
-def _append(folder: Path, event: str, **fields: Any) -> None:
-    line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **fields})
-    path = folder / "events.jsonl"
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if torn else "") + line + "\n")
+def read(storage: Storage, run_id: str) -> Iterator[dict[str, Any]]:
+    """The run's events, in order; a line that a kill cut short is left out."""
+    for line in storage.appended(_name(run_id)).splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _name(run_id: str) -> str:
+    return f"runs/{run_id}/events.jsonl"

@@ -5,19 +5,21 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from jobs.spec import JobSpec, SpecError
+from jobs.spec import JobSpec
 from perceiver_core.checkpoint import CheckpointInfo
-from pipelines.plan import digest
+from pipelines.listing import compare, digest_of
 from pipelines.stages import ModelPlan
 
+INPUT = "input"
 
-def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan: pa.Table) -> dict[str, Any]:
+
+def fingerprint(
+    job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, listing: pa.Table
+) -> dict[str, Any]:
     """The job's fingerprint, as plain values that JSON keeps."""
     return {
         "task": job.task,
@@ -32,49 +34,34 @@ def fingerprint(job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, plan
         "format": job.format,
         "contents": job.input.model_dump(include={"format", "columns", "keep", "roots"}),
         "limits": dataclasses.asdict(job.limits),
-        "input": digest(plan),
+        "shard_windows": job.compute.shard_windows,
+        INPUT: digest_of(listing),
     }
 
 
-def run_id(out: str, new: dict[str, Any], plan: pa.Table) -> str:
-    """The id of the run that this output holds, or of a new one; SpecError if it holds another job's."""
-    for path in sorted(Path(out, "runs").glob("*/run.json")):
-        known = json.loads(path.read_text())
-        if known["fingerprint"] == new:
-            return str(known["run_id"])  # also where the output was moved since
-        changes = "; ".join(_changes(known["fingerprint"], new, path.parent / "plan.parquet", plan))
-        raise SpecError(
-            f"output: {out} already holds run {known['run_id']}, which differs from this job: {changes}. "
-            "Choose another output.uri, or run the job as it was to resume it."
-        )
-    text = json.dumps([out, new], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def recipe(what: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint less what rows don't depend on: the input, and limits, which say only what has rows at all."""
+    return {name: value for name, value in what.items() if name not in (INPUT, "limits")}
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any], old_plan: Path, plan: pa.Table) -> Iterator[str]:
+def run_id(out: str, what: dict[str, Any], *more: Any) -> str:
+    """A new run's id, of all that it is about to be."""
+    return hashlib.sha256(json.dumps([out, what, *more], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], then: pa.Table, now: pa.Table) -> Iterator[str]:
+    """What differs between two fingerprints, by name; `then` and `now` are the inputs' listings."""
     for name in sorted(old.keys() | new.keys()):
-        before, now = old.get(name), new.get(name)
-        if before == now:
+        before, after = old.get(name), new.get(name)
+        if before == after:
             continue
-        if name == "input":
-            yield _input_change(_versions(pq.read_table(old_plan)), _versions(plan))
+        if name == INPUT:
+            yield f"input ({compare(then, now)})"
         elif name == "checkpoint":
             yield "checkpoint (other weights or config)"
-        elif isinstance(before, dict) and isinstance(now, dict):
-            for key in sorted(before.keys() | now.keys()):
-                if before.get(key) != now.get(key):
-                    yield f"{name}.{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        elif isinstance(before, dict) and isinstance(after, dict):
+            for key in sorted(before.keys() | after.keys()):
+                if before.get(key) != after.get(key):
+                    yield f"{name}.{key} was {before.get(key)!r}, is {after.get(key)!r}"
         else:
-            yield f"{name} was {before!r}, is {now!r}"
-
-
-def _input_change(then: dict[str, str], now: dict[str, str]) -> str:
-    changed = sum(then[item] != now[item] for item in then.keys() & now.keys())
-    added, removed = len(now.keys() - then.keys()), len(then.keys() - now.keys())
-    if not (added or removed or changed):
-        return "input (the same items, cut into other shards)"
-    return f"input ({added} items added, {removed} removed, {changed} changed)"
-
-
-def _versions(plan: pa.Table) -> dict[str, str]:
-    return dict(zip(plan["item_id"].to_pylist(), plan["version"].to_pylist(), strict=True))
+            yield f"{name} was {before!r}, is {after!r}"

@@ -1,53 +1,42 @@
-"""One attempt of a run: plan, refuse what changed, do what is missing, close the account."""
+"""Runs: which one a job is in its output, and one attempt of it: do what is missing, close the account."""
 
-import dataclasses
 import json
 import os
+import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
 from cluster.local import cores, local_ray
-from jobs.events import attempts, recorded
-from jobs.fingerprint import fingerprint, run_id
+from jobs.budget import Budget, ErrorBudgetError, allowed, over
+from jobs.events import Events, recorded
+from jobs.fingerprint import changes, fingerprint, recipe, run_id
+from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
+from jobs.planning import Planned, listed, plan_all, plan_changed
+from jobs.records import Kind, Record, current, read_record, read_table, write_record
+from jobs.resolve import Resolved, resolve
 from jobs.spec import JobSpec, SpecError
-from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
-from perceiver_core.config import PerceiverConfig
-from pipelines import reader
+from pipelines.commits import Commits, forget
 from pipelines.contact_sheet import write_contact_sheet
-from pipelines.contents import IMAGE
 from pipelines.decoding import Decoder
-from pipelines.items import InputError
-from pipelines.manifest import Manifest, closed
+from pipelines.index import read_quarantine
+from pipelines.listing import compare
+from pipelines.manifest import Manifest, closed, newest, numbered
 from pipelines.meter import Meter, Progress
-from pipelines.pictures import check_recipe
-from pipelines.plan import Probed, count_windows, cut_shards, list_and_probe, shards
-from pipelines.pools import PoolError, Pools, fit_pools
+from pipelines.plan import by_shard, count_shards, count_windows
 from pipelines.publish import drop_staged, finish
-from pipelines.sink import Commit, Sink, committed, create_if_absent, prepare, read_commits
-from pipelines.sources import Source
-from pipelines.sources.choose import choose
-from pipelines.stages import ModelPlan, check_kept
-from pipelines.tensors import is_tensor
+from pipelines.sink import Commit, Sink
+from pipelines.storage import Storage, check_conditions, open_storage
+from pipelines.supersede import carry, nothing
+from pipelines.watchdog import Watch
 
-_SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
-_SHARD_WINDOWS = 64
-#: What one decoder call may hold of scores and activations.
-_DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
-#: Ray's switches for pickles in tables: code that runs when a stranger's file is read.
-_UNPICKLING = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA")
-
-
-class ErrorBudgetError(RuntimeError):
-    """More items failed than the job allows."""
+__all__ = ["ErrorBudgetError", "RunResult", "go_on", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -73,102 +62,191 @@ class RunResult:
         return 3 if self.quarantined else 0
 
 
-def run_job(job: JobSpec, progress: Progress) -> RunResult:
+def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunResult:
     """Execute one attempt of the job here, to its end.
 
-    Raises SpecError before anything is written, ErrorBudgetError where `on_error` says fail; KeyboardInterrupt
-    leaves the run resumable: the same job on the same output does what is missing.
+    The same job on the same output resumes its run. Another one, or another input, is refused unless `supersede`: then
+    it goes on from the table that is there where only the input has changed, and else takes its place.
+
+    Raises SpecError before anything is written, LeaseError where another run works on the output, ErrorBudgetError
+    where more items fail than the job allows; KeyboardInterrupt leaves the run resumable.
     """
     began = time.monotonic()
-    _refuse_pickles()
-    checkpoint = _checkpoint(job, progress)
-    config = checkpoint.config
-    gpus = _gpus(job)
-    pools = _pools(job, gpus)
-    model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    source = _source(job, checkpoint)
-    plan = _plan(job, config, source, progress)
-    what = fingerprint(job, checkpoint, model, plan)
-    out = job.output.uri
-    run = run_id(out, what, plan)
-    folder = Path(out, "runs", run)
-    sink = Sink(
-        out=out,
-        run_id=run,
-        attempt=attempts(folder),
-        format="arrow" if job.options.staged else job.format,
-        columns=pa.schema([*source.kept, *job.options.output_schema(config)]),
-        about=json.dumps({"job": job.name, "run_id": run, **what}),
-        staged=job.options.staged,
+    resolved = resolve(job, progress)
+    storage = open_storage(job.output.uri)
+    listing = listed(resolved.source, progress)
+    what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
+    known = current(storage)
+    if known and known.fingerprint == what:
+        sink = _sink(storage, known, resolved, attempts(storage, known.run_id))
+        manifest = closed(sink)
+        if manifest:
+            return _end(manifest, known, resolved, storage, 0, began)
+        before = wait_until_free(storage, progress.say)
+        table = newest(storage)
+        if table and table.run_id == known.run_id:  # files of the table are gone
+            forget(sink)
+        return go_on(known, None, resolved, before, progress, began)
+    if known and not supersede:
+        raise _refusal(storage, known, what, listing)
+    before = wait_until_free(storage, progress.say)
+    record, planned = _planned(known is None, resolved, storage, what, listing, progress)
+    return go_on(record, planned, resolved, before, progress, began)
+
+
+def go_on(
+    record: Record,
+    planned: Planned | None,
+    resolved: Resolved,
+    before: Lease | None,
+    progress: Progress,
+    began: float,
+) -> RunResult:
+    """One attempt of a run, a new one if it comes with what is planned."""
+    storage = open_storage(resolved.job.output.uri)
+    storage.prepare()
+    check_conditions(storage)
+    with held(storage, record.run_id, before) as check:
+        if planned:
+            write_record(storage, record, resolved.job, planned.plan, planned.listing, planned.replaced)
+        attempt = claim_attempt(storage, record.run_id)
+        events = Events(storage, record.run_id, attempt)
+        if before and not storage.exists(f"runs/leases/{before.number:06d}.released"):
+            dead = before.holder
+            events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)
+        with recorded(events):
+            sink = _sink(storage, record, resolved, attempt)
+            plan = planned.plan if planned else read_table(storage, record.run_id, "plan")
+            manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
+        return _end(manifest, record, resolved, storage, to_do, began)
+
+
+def _attempt(
+    record: Record,
+    plan: pa.Table,
+    resolved: Resolved,
+    sink: Sink,
+    events: Events,
+    check: Callable[[], None],
+    progress: Progress,
+) -> tuple[Manifest, int]:
+    job, shards = resolved.job, count_shards(plan)
+    commits = Commits(sink, shards)
+    budget = Budget(job, plan, sink.storage)
+    windows = count_windows(plan)
+    missing = by_shard(plan, commits.done)
+    to_do = windows - _windows_of(plan, commits.done)
+    events.note(
+        "attempt_started",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        code=record.fingerprint["code"],
+        device=resolved.device,
+        shards=shards,
+        done=commits.count,
+        windows=windows,
+        items=budget.items,
     )
-    prepare(sink)
-    if not (folder / "run.json").exists():  # the last of the three, so a resume has them all
-        _write_once(folder, "spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-        with create_if_absent(folder / "plan.parquet", folder / "tmp") as draft:
-            pq.write_table(plan, draft)
-        _write_once(folder, "run.json", json.dumps({"run_id": run, "fingerprint": what}, indent=1))
-    manifest, to_do = closed(sink), 0
-    if manifest is None:
-        sink = dataclasses.replace(sink, attempt=sink.attempt + 1)
-        done = committed(sink)
-        for path in done.values() if job.on_error == "fail" else ():
-            for commit in read_commits(path):
-                _check_budget(job, sink, commit)
-        missing = [spans for shard, spans in shards(plan).items() if shard not in done]
-        to_do = sum(count_windows(spans) for spans in missing)
-        with recorded(folder, sink.attempt):
-            if missing:
-                _execute(job, missing, model, pools, config, source, sink, progress, count_windows(plan))
-            manifest = finish(plan, sink, job.options, job.format, cores(), progress)
-    if job.on_error == "fail" and manifest.quarantined:
-        raise _budget_error(reader.quarantine(out).to_pylist()[0])
-    sheet = None
-    if job.options.reconstructs:
-        with closing(Decoder(job.options, config, job.limits)) as decoder:
-            sheet = write_contact_sheet(plan, sink, job.options, config, source, decoder)
-    drop_staged(sink)
-    return _result(manifest, sink, job, sheet, to_do, time.monotonic() - began)
+
+    def take(commit: Commit) -> None:
+        check()
+        commits.add(commit)
+        events.note(
+            "shard_committed",
+            shard=commit.shard,
+            rows=commit.rows,
+            quarantined=commit.quarantined,
+            notes=json.loads(commit.notes or "{}"),
+        )
+        budget.add(commit)
+
+    try:
+        for commit in commits.quarantined() if budget.most is not None else ():
+            budget.add(commit)
+        if missing.num_rows:
+            progress.stage("windows", windows, done=windows - to_do)
+            _execute(resolved, missing, sink, take, events, progress, windows - to_do)
+            progress.at(windows)
+    except ErrorBudgetError as error:
+        events.note("budget_exceeded", items=budget.items, quarantined=budget.quarantined, message=str(error))
+        raise
+    finally:
+        with suppress(OSError):  # the parts are the truth; what ended the attempt is told, not this
+            commits.save()
+    check()
+    carried = nothing(record.base)
+    if record.base is not None and record.kind in ("changed", "retry"):
+        base = numbered(sink.storage, record.base)
+        carried = carry(base, read_table(sink.storage, record.run_id, "replaced"), sink)
+    manifest = finish(plan, sink, job.options, job.format, cores(), progress, commits, carried)
+    events.note(
+        "manifest_published",
+        number=manifest.number,
+        items=manifest.items,
+        rows=manifest.rows,
+        quarantined=manifest.quarantined,
+        items_quarantined=manifest.items_quarantined,
+    )
+    return manifest, to_do
 
 
 def _execute(
-    job: JobSpec,
-    missing: list[pa.Table],
-    model: ModelPlan,
-    pools: Pools,
-    config: PerceiverConfig,
-    source: Source,
+    resolved: Resolved,
+    missing: pa.Table,
     sink: Sink,
+    take: Callable[[Commit], None],
+    events: Events,
     progress: Progress,
-    windows: int,
+    before: int,
 ) -> None:
-    before = windows - sum(count_windows(spans) for spans in missing)
-    progress.stage("windows", windows, done=before)
-    gpus = int(pools.predict_gpus * pools.predict_workers)
-    with local_ray(cores(), gpus):
-        from pipelines.pipeline import build, commits  # ray is only imported once its environment is set
+    """Do the shards that are missing; each commit is given to `take` as it is made."""
+    job, pools = resolved.job, resolved.pools
+    with local_ray(cores(), resolved.gpus):
+        from pipelines import pipeline  # ray is only imported once its environment is set
 
+        patience = job.compute.stall_minutes and job.compute.stall_minutes * 60
         meter = Meter.start()
-        device, threads = "cuda" if gpus else "cpu", max(1, cores() // pools.predict_workers)
-        dataset = build(
-            missing, job.options, config, source, job.limits, model, device, threads, sink, pools, meter
+        dataset = pipeline.build(
+            missing,
+            job.options,
+            resolved.config,
+            resolved.source,
+            job.limits,
+            resolved.model,
+            resolved.device,
+            max(1, cores() // pools.predict_workers),
+            sink,
+            pools,
+            meter,
+            Watch(patience, lambda state: events.note("stalled", state=state)),
         )
-        with _shown(meter, progress, before), closing(commits(dataset)) as made:
-            for commit in made:
-                _check_budget(job, sink, commit)
-    progress.at(windows)
+        with _shown(meter, progress, before, events), closing(pipeline.commits(dataset)) as made:
+            try:
+                for commit in made:
+                    take(commit)
+            except Exception as error:
+                cause = pipeline.cause_of(error)
+                if cause is error:
+                    raise
+                raise cause from error
 
 
 @contextmanager
-def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
-    """Show what the model has done, twice a second, while the block runs."""
+def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Iterator[None]:
+    """Show what the model has done, and note what workers tell, twice a second, while the block runs."""
     stop = threading.Event()
 
     def show() -> None:
         from ray.exceptions import RayError
 
+        last = False
         with suppress(RayError):  # the count is lost with its node; the run itself says what became of it
-            while not stop.wait(0.5):
+            while not last:
+                last = stop.wait(0.5)
                 progress.at(before + meter.read().get("predict", 0))
+                for told in meter.heard():
+                    events.note(told.pop("kind"), at=told.pop("time"), **told)
+                events.flush()
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -179,160 +257,94 @@ def _shown(meter: Meter, progress: Progress, before: int) -> Iterator[None]:
         thread.join()
 
 
-def _refuse_pickles() -> None:
-    for name in _UNPICKLING:
-        if os.environ.get(name, "").lower() in ("1", "true"):
-            raise SpecError(
-                f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
-                f"brings along. Unset it: perceive reads no pickles. (unset {name})"
-            )
-
-
-def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
-    try:
-        found = inspect(job.model.checkpoint, progress=progress)
-    except CheckpointError as error:
-        raise SpecError(f"model.checkpoint: {error}") from error
-    if found.architecture not in job.options.architectures:
-        why = getattr(job.options, "refused", {}).get(
-            found.architecture, "Choose another checkpoint or another task."
-        )
-        raise SpecError(
-            f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
-            f"on {' or '.join(job.options.architectures)}. {why}"
-        )
-    try:
-        job.options.check(found.config)
-    except ValueError as error:
-        raise SpecError(f"options: {error}") from error
-    return found
-
-
-def _gpus(job: JobSpec) -> int:
-    """How many GPUs the run uses; 0 is the CPU."""
-    wanted = job.compute.device
-    if wanted == "cpu" or (wanted == "auto" and not Path("/proc/driver/nvidia").exists()):
-        return 0
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise SpecError(
-            "compute.device asks for cuda, but PyTorch sees no GPU here. Install a CUDA build of PyTorch, check "
-            "nvidia-smi, or set compute.device to cpu."
-        )
-    return torch.cuda.device_count()
-
-
-def _pools(job: JobSpec, gpus: int) -> Pools:
-    try:
-        return fit_pools(cores(), gpus, job.compute.decode_workers, job.compute.predict_workers)
-    except PoolError as error:
-        raise SpecError(str(error)) from error
-
-
-def _dtype(job: JobSpec, device: str) -> str:
-    if job.model.dtype != "auto":
-        return job.model.dtype
-    if device == "cpu":
-        return "float32"
-    import torch
-
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-
-
-def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
-    batch = job.compute.batch or job.options.batch(device)
-    chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
-    reference = job.model.reference or checkpoint.config.reference
-    # The folder that was inspected: whatever becomes of a URL meanwhile, workers open what the fingerprint names.
-    return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
-
-
-def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
-    uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
-    about = job.input
-    # The task of every checkpoint, latents, is given what this one reads.
-    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(checkpoint.config)
-    if (IMAGE,) in given:
-        try:
-            check_recipe(checkpoint.path, checkpoint.config)
-        except ValueError as error:
-            raise SpecError(f"model.checkpoint: {error}") from error
-    try:
-        source = choose(uris, about.format, about.columns, about.keep, given, job.limits, about.roots)
-        check_kept(source.kept, job.options, checkpoint.config)
-        return source
-    except InputError as error:
-        raise SpecError(f"input: {error}") from error
-
-
-def _plan(job: JobSpec, config: PerceiverConfig, source: Source, progress: Progress) -> pa.Table:
-    progress.stage("items planned", None)
-    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
-    asked = job.compute.shard_windows
-    size = asked or _shard_windows(job.options.input_schema(config))
-    try:
-        probed = _watched(list_and_probe(source, decoders), job, progress)
-        return cut_shards(probed, size, None if asked else _SHARD_BYTES)
-    except InputError as error:
-        raise SpecError(f"input: {error}") from error
-    finally:
-        for decoder in decoders:
-            decoder.close()
-
-
-def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
-    done = 0
-    for done, one in enumerate(probed, 1):
-        if one.error and job.on_error == "fail":
-            raise _budget_error(dataclasses.asdict(one.error) | {"uri": one.item.uri})
-        yield one
-        progress.at(done)
-    progress.total(done)
-
-
-def _shard_windows(columns: pa.Schema) -> int:
-    window = sum(
-        field.type.storage_type.list_size * field.type.value_type.bit_width // 8
-        for field in columns
-        if is_tensor(field.type)
-    )
-    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // max(1, window)))
-
-
-def _check_budget(job: JobSpec, sink: Sink, commit: Commit) -> None:
-    if commit.quarantine and job.on_error == "fail":
-        raise _budget_error(pq.read_table(Path(sink.out, commit.quarantine)).to_pylist()[0])
-
-
-def _budget_error(row: dict[str, Any]) -> ErrorBudgetError:
-    return ErrorBudgetError(
-        f"on_error is fail, and {row['uri']} could not be processed ({row['stage']}): {row['message'].rstrip('.')}. "
-        "Remove or mend it, or set on_error to quarantine."
+def _refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
+    then = read_table(storage, known.run_id, "inputs")
+    named = "; ".join(changes(known.fingerprint, what, then, listing))
+    table = newest(storage)
+    if table and recipe(known.fingerprint) == recipe(what):
+        does = "do what is new or changed, and leave out what is gone"
+    else:
+        does = "put this job's table in place of that one"
+    return SpecError(
+        f"output: {storage.uri} already holds run {known.run_id}, which differs from this job: {named}. Choose another "
+        f"output.uri, run the job as it was to resume it, or add --supersede to {does}."
     )
 
 
-def _write_once(folder: Path, name: str, text: str) -> None:
-    with create_if_absent(folder / name, folder / "tmp") as draft:
-        draft.write_text(text)
+def _planned(
+    first: bool,
+    resolved: Resolved,
+    storage: Storage,
+    what: dict[str, Any],
+    listing: pa.Table,
+    progress: Progress,
+) -> tuple[Record, Planned | None]:
+    """A new run: of a new output, or one that supersedes what is there."""
+    base = None if first else newest(storage)
+    table = base and read_record(storage, base.run_id)
+    kind: Kind = "first" if first else "all"
+    if table and recipe(table.fingerprint) == recipe(what):
+        kind = "changed"
+    number = base.number if base else None
+    record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
+    begun = read_record(storage, record.run_id)
+    if begun:  # and superseded before it was done, by one that wasn't done either
+        return begun, None
+    if base is None or kind == "all":
+        return record, plan_all(resolved, listing, progress)
+    changed = compare(read_table(storage, base.run_id, "inputs"), listing)
+    return record, plan_changed(resolved, listing, changed, base, storage, progress)
 
 
-def _result(
-    manifest: Manifest, sink: Sink, job: JobSpec, sheet: Path | None, windows_now: int, seconds: float
+def _sink(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
+    job = resolved.job
+    return Sink(
+        storage=storage,
+        run_id=record.run_id,
+        attempt=attempt,
+        format="arrow" if job.options.staged else job.format,
+        columns=resolved.columns,
+        about=json.dumps({"job": job.name, "run_id": record.run_id, **record.fingerprint}),
+        staged=job.options.staged,
+        again=record.kind != "first",
+    )
+
+
+def _windows_of(plan: pa.Table, done: np.ndarray) -> int:
+    """How many windows these shards have."""
+    spans = done[plan["shard"].to_numpy()]
+    return int((plan["stop"].to_numpy() - plan["first"].to_numpy())[spans].sum())
+
+
+def _end(
+    manifest: Manifest, record: Record, resolved: Resolved, storage: Storage, windows_now: int, began: float
 ) -> RunResult:
+    """What is left to do for a closed run, and how it ended."""
+    job = resolved.job
+    sink = _sink(storage, record, resolved, attempts(storage, record.run_id))
+    most = allowed(job, manifest.items)
+    if most is not None and manifest.items_quarantined > most:
+        row = read_quarantine(storage, manifest.quarantine).to_pylist()[0]
+        raise over(job, manifest.items, manifest.items_quarantined, row["uri"], row["stage"], row["message"])
+    sheet = None
+    if job.options.reconstructs:
+        plan = read_table(storage, record.run_id, "plan")
+        with closing(Decoder(job.options, resolved.config, job.limits)) as decoder:
+            sheet = write_contact_sheet(plan, sink, job.options, resolved.config, resolved.source, decoder)
+    drop_staged(sink)
     assembly = job.options.assembly
     mp4s = assembly is not None and assembly.path == "video"
     return RunResult(
         run_id=manifest.run_id,
-        output=sink.out,
+        output=storage.uri,
         attempt=sink.attempt,
         items=manifest.items,
         rows=manifest.rows,
         quarantined=manifest.quarantined,
         windows_now=windows_now,
-        seconds=round(seconds, 1),
-        videos=str(Path(sink.out, "video")) if mp4s else None,
-        items_without_video=len(set(reader.quarantine(sink.out)["item_id"].to_pylist())) if mp4s else 0,
-        files=str(Path(sink.out, assembly.path)) if assembly and not mp4s else None,
-        contact_sheet=str(sheet) if sheet else None,
+        seconds=round(time.monotonic() - began, 1),
+        videos=storage.where("video") if mp4s else None,
+        items_without_video=manifest.items_quarantined if mp4s else 0,
+        files=storage.where(assembly.path) if assembly and not mp4s else None,
+        contact_sheet=storage.where(sheet) if sheet else None,
     )

@@ -19,9 +19,9 @@ from pydantic import (
     field_validator,
 )
 
-from jobs.secrets import SecretError, check_no_secrets
 from perceiver_core.sources import is_hub_id
 from pipelines.limits import Limits
+from pipelines.secrets import SecretError, check_no_secrets
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
@@ -102,6 +102,12 @@ class ComputeSpec(_Strict):
     shard_windows: int | None = Field(
         default=None, ge=1, description="windows per shard, the unit of commit and redo"
     )
+    stall_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="without any progress for so long, the attempt fails, naming the stage; by default 10 minutes more "
+        "than limits.seconds",
+    )
 
 
 class JobSpec(_Strict):
@@ -117,6 +123,12 @@ class JobSpec(_Strict):
     compute: ComputeSpec = ComputeSpec()
     on_error: Literal["quarantine", "fail"] = Field(
         default="quarantine", description="a bad item becomes a quarantine row, or ends the run"
+    )
+    max_error_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="the share of items that may end in quarantine; one more ends the attempt",
     )
 
     @field_validator("task")
@@ -168,9 +180,14 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> JobSpec:
         below = document.get(place[0])
         if isinstance(below, dict) and place[1] in below:
             document = _with(document, place, _anchored(place, below[place[1]], Path(path).resolve().parent))
+    return parse_job(overridden(document, overrides), path)
+
+
+def overridden(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The document with overrides such as "compute.batch=8" applied; SpecError of one that is none."""
     for place, value in map(_override, overrides):
         document = _with(document, place, _anchored(place, value, Path.cwd()))
-    return parse_job(document, path)
+    return document
 
 
 def parse_job(document: dict[str, Any], origin: str = "The job") -> JobSpec:

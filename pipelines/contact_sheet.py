@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from perceiver_core.config import PerceiverConfig
 from pipelines import reader
 from pipelines.decoding import Decoder
 from pipelines.items import version_now
-from pipelines.sink import Sink, committed, create_if_absent
+from pipelines.sink import Sink, committed
 from pipelines.sources import Source
 from pipelines.stages import CONTEXT
+from pipelines.storage import Storage, created
 from pipelines.tasks import Task
 from pipelines.tensors import to_numpy, unpack
 
@@ -47,31 +47,32 @@ class Panel:
 
 def write_contact_sheet(
     plan: pa.Table, sink: Sink, task: Task, config: PerceiverConfig, source: Source, decoder: Decoder
-) -> Path | None:
+) -> str | None:
     """Draw a closed run's sheet from its parts, unless it is there; None where there is nothing to draw from.
 
     An item whose source is gone or has changed since is left out, and the sheet says so.
     """
-    path = Path(sink.out, "runs", sink.run_id, "contact-sheet.png")
-    if path.exists():
-        return path
+    name = f"runs/{sink.run_id}/contact-sheet.png"
+    if sink.storage.exists(name):
+        return name
     parts, items = committed(sink), _middles(plan, sink)
     if not parts or not items:
         return None
     panels, notes = [], []
     for span in _spread(items, _ITEMS):
-        name = span["uri"].rpartition("/")[2]
+        source_name = span["uri"].rpartition("/")[2]
         try:
             frames = _frames(span, task.input_schema(config), source, decoder)
         # The run is done: whatever a stranger's file raises, it must not fail for a picture.
         except Exception as error:
-            notes.append(f"Left out: {name} ({error})")
+            notes.append(f"Left out: {source_name} ({error})")
         else:
-            panels.append(_panel(name, frames, _row(parts[span["shard"]], span)))
+            row = _row(sink.storage, parts[span["shard"]], span)
+            panels.append(_panel(source_name, frames, row))
     title = f"{json.loads(sink.about)['job']}: {len(panels)} of {len(items)} items"
-    with create_if_absent(path, sink.tmp) as draft:
+    with created(sink.storage, name) as draft:
         draw(title, panels, notes).save(draft, format="PNG")
-    return path
+    return name
 
 
 def draw(title: str, panels: Sequence[Panel], notes: Sequence[str]) -> Image.Image:
@@ -144,7 +145,7 @@ def _fitted(text: str, size: int, room: int) -> str:
 
 def _middles(plan: pa.Table, sink: Sink) -> list[dict[str, Any]]:
     """Of every whole item, the span that holds its middle window, with that as `window`."""
-    quarantined = set(reader.quarantine(sink.out)["item_id"].to_pylist())
+    quarantined = set(reader.quarantine(sink.storage.uri)["item_id"].to_pylist())
     middles = []
     for item_id, mine in groupby(plan.to_pylist(), lambda span: span["item_id"]):
         spans = list(mine)
@@ -178,8 +179,8 @@ def _frames(span: dict[str, Any], columns: pa.Schema, source: Source, decoder: D
 _SHOWN = ("item_id", "window", "frames", "video", "labels", "scores", "video_psnr", "audio_psnr")
 
 
-def _row(part: Path, span: dict[str, Any]) -> pa.Table:
-    for row in reader.rows(part, _SHOWN):
+def _row(storage: Storage, part: str, span: dict[str, Any]) -> pa.Table:
+    for row in reader.rows(storage, part, _SHOWN):
         if (row["item_id"][0].as_py(), row["window"][0].as_py()) == (span["item_id"], span["window"]):
             return row
     raise LookupError(f"{part} has no window {span['window']} of {span['uri']}: expected it by the plan.")

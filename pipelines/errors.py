@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from pipelines.secrets import redacted
+
 _LONGEST = 4_000  # characters of a message
 
 
@@ -47,7 +49,7 @@ def digest_of_places(places: Iterable[str]) -> str:
 class ItemError:
     """One item's failure: where it happened, and what a person needs to know of it."""
 
-    stage: str  #: probe | decode
+    stage: str  #: probe | read | decode | predict
     kind: str  #: the exception's class
     message: str
     digest: str  #: hash of the traceback's code places: the same bug has the same digest
@@ -57,7 +59,7 @@ class ItemError:
         known = error if isinstance(error, DecodeError) else None
         kind = known.kind if known else type(error).__name__
         # What a file brings along may be of any length, and no text that a table can hold.
-        message = (str(error) or kind)[:_LONGEST].encode("utf-8", "backslashreplace").decode()
+        message = redacted(str(error) or kind)[:_LONGEST].encode("utf-8", "backslashreplace").decode()
         return ItemError(stage, kind, message, known.digest if known else digest_of(error))
 
     def to_json(self) -> str:

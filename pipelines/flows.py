@@ -5,7 +5,7 @@ is the hue, the length the saturation, and white is no motion. Written at a run'
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
@@ -18,7 +18,8 @@ from PIL import Image
 from pipelines.meter import Progress
 from pipelines.mp4 import safe_stem
 from pipelines.reader import rows
-from pipelines.sink import OutputError, Sink, committed, create_if_absent
+from pipelines.sink import Sink, committed
+from pipelines.storage import OutputError, created
 from pipelines.tasks.optical_flow import Kind
 
 Flow = npt.NDArray[np.float32]  # (H, W, 2): dx to the right, dy downwards, in pixels
@@ -65,6 +66,7 @@ def write_flo(path: Path, flow: Flow) -> None:
 def write_flows(
     plan: pa.Table,
     sink: Sink,
+    files: Sequence[str],
     incomplete: Collection[str],
     workers: int,
     progress: Progress,
@@ -77,9 +79,7 @@ def write_flows(
     A pair has its files whatever became of its item's others. Raises OutputError, leaving no half file, if one can't
     be written.
     """
-    folder = Path(sink.out, FOLDER)
-    folder.mkdir(exist_ok=True)
-    there = {path.name for path in folder.iterdir()}
+    there = set(sink.storage.names(FOLDER))
     parts = committed(sink)
     progress.stage("parts with flow files", len(parts))
     stop = Event()
@@ -88,23 +88,25 @@ def write_flows(
         "flo": write_flo,
     }
 
-    def write_part(part: Path) -> None:
-        for row in rows(part, ["uri", "item_id", "window", "height", "width", "flow"]):
+    def write_part(part: str) -> None:
+        for row in rows(sink.storage, part, ["height", "width", "flow", *kinds]):
             if stop.is_set():
                 raise CancelledError
-            uri, item_id, window, height, width = (row[column][0].as_py() for column in row.column_names[:5])
+            height, width = row["height"][0].as_py(), row["width"][0].as_py()
             for kind in kinds:
-                path = Path(sink.out, flow_name(uri, item_id, window, kind))
-                if path.name in there:
+                path = row[kind][0].as_py()
+                if path in there:
                     continue
                 flow = row["flow"][0].values.to_numpy().reshape(height, width, 2)
                 try:
-                    with create_if_absent(path, sink.tmp) as draft:
+                    with created(sink.storage, path) as draft:
                         write[kind](draft, flow)
+                except OutputError:
+                    raise
                 except OSError as error:
                     raise OutputError(
-                        f"{path} could not be written: {error}. Make room if the disk is full, then run the job again "
-                        "to resume."
+                        f"{sink.storage.where(path)} could not be written: {error}. Make room if the disk is full, "
+                        "then run the job again to resume."
                     ) from error
 
     pool = ThreadPoolExecutor(workers)  # zlib lets go of the GIL

@@ -84,29 +84,33 @@ def csv_of_labels(top_k: int) -> "Assembly":
 def _write_table(
     plan: pa.Table,
     sink: "Sink",
+    files: Sequence[str],
     incomplete: Collection[str],
     workers: int,
     progress: "Progress",
     *,
     top_k: int,
 ) -> None:
-    from pipelines.sink import create_if_absent
+    from pipelines.reader import dataset_of
 
-    files = sorted(Path(sink.out, "data").glob(f"{sink.run_id}-*"))
-    with create_if_absent(Path(sink.out, CSV), sink.tmp) as draft:
-        write_csv(draft, files, top_k)
+    if not sink.again and sink.storage.exists(CSV):
+        return
+    with sink.storage.draft() as draft:
+        write_csv(draft, dataset_of(sink.storage, files), top_k)
+        if sink.again:  # of the table before
+            sink.storage.write(CSV, draft.read_bytes())
+        else:
+            sink.storage.create(CSV, draft)
 
 
-def write_csv(path: Path, files: Sequence[Path], top_k: int) -> None:
-    """The files of a published table as a CSV, a line a row."""
+def write_csv(path: Path, table: pyarrow.dataset.Dataset, top_k: int) -> None:
+    """A published table as a CSV, a line a row."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_lines(files, top_k))
+        csv.writer(file).writerows(_lines(table, top_k))
 
 
-def _lines(files: Sequence[Path], top_k: int) -> Iterator[list[Any]]:
+def _lines(table: pyarrow.dataset.Dataset, top_k: int) -> Iterator[list[Any]]:
     """A header, and a line a row: what it is of, then label and score by turns; as many cells in every line."""
-    format = "parquet" if files[0].suffix == ".parquet" else "ipc"
-    table = pyarrow.dataset.dataset([str(path) for path in files], format=format)
     origin = ["uri", "member", *(["window"] if "window" in table.schema.names else [])]
     numbers = range(1, top_k + 1)
     yield [*origin, *(cell for n in numbers for cell in (f"label_{n}", f"score_{n}"))]

@@ -1,7 +1,12 @@
-"""Progress: what a person waiting sees, and a count kept beside the data so that it moves within a shard."""
+"""Progress: what a person waiting sees, and what workers tell: counts that move within a shard, and what went wrong."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
+
+_MOST = 10_000  # tellings that wait to be heard
 
 
 class Progress(Protocol):
@@ -14,10 +19,19 @@ class Progress(Protocol):
 
     def at(self, done: int) -> None: ...
 
+    def say(self, text: str) -> None:
+        """A line, of what is waited for."""
 
-class _Counts:
+
+class Counts:
+    """What the meter's actor holds."""
+
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self.waiting: list[dict[str, Any]] = []
+        self.left_out = 0
+        self.told = 0
+        self.given_up: dict[tuple[str, int, str], int] = {}
 
     def add(self, stage: str, windows: int) -> None:
         self.counts[stage] = self.counts.get(stage, 0) + windows
@@ -25,24 +39,102 @@ class _Counts:
     def read(self) -> dict[str, int]:
         return self.counts
 
+    def signs(self) -> tuple[dict[str, int], int]:
+        """What changes whenever a worker gives a sign of life."""
+        return self.counts, self.told
+
+    def tell(self, kind: str, fields: Mapping[str, Any]) -> None:
+        self.told += 1
+        if len(self.waiting) < _MOST:
+            self.waiting.append({"kind": kind, "time": datetime.now(UTC).isoformat(), **fields})
+        else:
+            self.left_out += 1
+
+    def heard(self) -> list[dict[str, Any]]:
+        heard, self.waiting = self.waiting, []
+        if self.left_out:
+            now = datetime.now(UTC).isoformat()
+            heard.append({"kind": "told_less", "time": now, "left_out": self.left_out})
+            self.left_out = 0
+        return heard
+
+    def may_replace(self, stage: str, shard: int, sign: str, why: str, most: int) -> bool:
+        before = self.given_up.get((stage, shard, sign), 0)
+        if before >= most:
+            return False
+        self.given_up[stage, shard, sign] = before + 1
+        self.tell("worker_replaced", {"stage": stage, "shard": shard, "why": why})
+        return True
+
 
 @dataclass(frozen=True)
 class Meter:
-    """Windows done, by stage. Nothing depends on it: a lost count never fails a run."""
+    """Windows done by stage, and what workers tell. No row depends on it: a lost count never fails a run."""
 
-    actor: Any
+    actor: Any = None  #: without one, nobody listens: stages that run without Ray
 
     @staticmethod
     def start() -> "Meter":
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return Meter(ray.remote(num_cpus=0)(_Counts).remote())
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # With the driver, not on a node that may go; if it goes anyway, another one begins at zero.
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        return Meter(ray.remote(Counts).options(**options).remote())
 
     def add(self, stage: str, windows: int) -> None:
-        self.actor.add.remote(stage, windows)
+        if self.actor is not None:
+            self.actor.add.remote(stage, windows)
 
     def read(self) -> dict[str, int]:
         import ray
 
         counts: dict[str, int] = ray.get(self.actor.read.remote(), timeout=10)
         return counts
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Say what happened; the driver hears it when it next listens."""
+        if self.actor is not None:
+            self.actor.tell.remote(kind, fields)
+
+    def heard(self) -> list[dict[str, Any]]:
+        """What workers told since the last call, each with its `kind` and `time`; past 10,000, only how many more."""
+        import ray
+
+        heard: list[dict[str, Any]] = ray.get(self.actor.heard.remote(), timeout=10)
+        return heard
+
+    def may_replace(self, stage: str, shard: int, sign: str, why: str, most: int) -> bool:
+        """Whether a worker may end itself over a shard: `most` times for the same sign. Told before it is answered."""
+        if self.actor is None:
+            return False
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            answer: bool = ray.get(self.actor.may_replace.remote(stage, shard, sign, why, most), timeout=60)
+        except RayError:  # nobody counts: Ray's own limit of tries ends it
+            return True
+        return answer
+
+
+class Latest:
+    """The meter's signs of life without waiting for them: a call asks, and gives what an earlier one was answered."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.asked: Any = None
+        self.known: object = None
+
+    def __call__(self) -> object:
+        import ray
+        from ray.exceptions import RayError
+
+        if self.asked is not None and ray.wait([self.asked], timeout=0)[0]:
+            with suppress(RayError):  # the meter is being replaced
+                self.known = ray.get(self.asked)
+            self.asked = None
+        if self.asked is None:
+            self.asked = self.meter.actor.signs.remote()
+        return self.known

@@ -1,26 +1,30 @@
 """The whole chain, as one Ray Data plan: shards -> Decode (CPU) -> Predict (device) -> parts."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import pyarrow as pa
 import ray.data
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from perceiver_core.config import PerceiverConfig
+from pipelines.feeding import feed
 from pipelines.limits import Limits
-from pipelines.meter import Meter
+from pipelines.meter import Latest, Meter
 from pipelines.pools import Pools
 from pipelines.sink import Commit, Sink, write_part
 from pipelines.sources import Source
 from pipelines.stages import Decode, ModelPlan, Predict
 from pipelines.tasks import Task
+from pipelines.transient import PATIENCE_S
+from pipelines.watchdog import Watch, watch
 
 _TRIES = 3  # of a shard that kills its worker; by default Ray would go on for ever
 _RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _TRIES}
 
 
 def build(
-    shards: Sequence[pa.Table],
+    shards: pa.Table,
     task: Task,
     config: PerceiverConfig,
     source: Source,
@@ -31,20 +35,31 @@ def build(
     sink: Sink,
     pools: Pools,
     meter: Meter,
+    watched: Watch = Watch(),  # noqa: B008  # frozen
+    patience_s: float = PATIENCE_S,
 ) -> ray.data.Dataset:
-    """The dataset of commits: one shard is one block from end to end, so one task a stage and one part."""
-    context = ray.data.DataContext.get_current()
+    """The dataset of commits of these shards, as plan.by_shard gives them.
+
+    One shard is one block from Decode on, so one task a stage and one part.
+    """
+    dataset = feed(shards, pools.feed_cpus)
+    context = dataset.context  # a copy: the process's own stays as it is
     context.target_max_block_size = None  # at its default a 289 MB shard reached the sink as two tasks
     context.enable_progress_bars = False  # ours are in windows
-    dataset: ray.data.Dataset = ray.data.from_arrow(list(shards))
+    context.raise_original_map_exception = True  # else ours are lost in a UserCodeException
+    # Ray's own sees no progress within a shard.
+    context.execution_no_progress_timeout_s = -1
+    context.custom_execution_callback_classes = [
+        watch(watched.patience(limits.seconds), Latest(meter), watched.dump)
+    ]
     # map_batches_internal is map_batches less two checks: it takes batch_size=None on GPUs (any number would split
     # or bundle shards), as Ray's own map_groups needs it to, and it takes the limits below without a deprecation.
     dataset = dataset.map_batches_internal(
         Decode,
-        fn_constructor_args=(task, config, source, limits),
+        fn_constructor_args=(task, config, source, limits, meter, patience_s),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=pools.decode_workers),
+        compute=ray.data.ActorPoolStrategy(size=_at_most(pools.decode_workers, shards)),
         num_cpus=pools.decode_cpus,
         **_RETRIES,
     )
@@ -53,7 +68,7 @@ def build(
         fn_constructor_args=(task, model, device, threads, source.kept, meter),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=pools.predict_workers),
+        compute=ray.data.ActorPoolStrategy(size=_at_most(pools.predict_workers, shards)),
         num_cpus=pools.predict_cpus,
         num_gpus=pools.predict_gpus,
         **_RETRIES,
@@ -66,6 +81,11 @@ def build(
         num_cpus=pools.write_cpus,
         max_retries=_TRIES,
     )
+
+
+def _at_most(workers: int, shards: pa.Table) -> int:
+    """No worker without a shard: it would open the weights for nothing, and Ray would warn of it."""
+    return max(1, min(workers, shards.num_rows))
 
 
 def commits(dataset: ray.data.Dataset) -> Generator[Commit, None, None]:
@@ -81,3 +101,13 @@ def commits(dataset: ray.data.Dataset) -> Generator[Commit, None, None]:
                     yield Commit(**row)
     finally:
         dataset._synchronize_progress_bar()  # as Ray's own blocking calls end: it stops the execution
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What was raised in a worker, of what Ray raises here; the error itself where nothing was."""
+    inner: object = None
+    if isinstance(error, RayTaskError):
+        inner = error.cause
+    elif isinstance(error, ActorDiedError):  # while it started: Ray keeps what it raised as its own argument
+        inner = next((one for one in error.args if isinstance(one, BaseException)), None)
+    return cause_of(inner) if isinstance(inner, BaseException) and inner is not error else error

@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from queue import Queue
+from threading import Event
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +19,8 @@ from pipelines.decoding import Decoder, DecoderError
 from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.sources import Reader, Source
+from pipelines.transient import PATIENCE_S, UnavailableError
+from pipelines.trouble import blame, persistently, retry_fields
 
 #: One row per span: the windows [first, stop) of one item that belong to one shard. An item that could not be
 #: read has one span without windows and says why; Decode turns it into its quarantine row.
@@ -36,7 +40,16 @@ PLAN = pa.schema(
     ]
 )
 
+#: What the pipeline is fed with: one row per shard, its rows of the plan as structs.
+FEED = pa.schema(
+    [
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("spans", pa.list_(pa.struct(list(PLAN)))),
+    ]
+)
+
 _AHEAD = 64  # probes in flight or waiting for their turn
+_BLOCK = 1_000  # shards
 _ROWS = 16_384  # of the plan that are Python objects at once
 
 
@@ -51,28 +64,40 @@ class Probed:
 
 
 def list_and_probe(
-    source: Source, decoders: Sequence[Decoder], items: Iterable[Item] | None = None
+    source: Source,
+    decoders: Sequence[Decoder],
+    items: Iterable[Item] | None = None,
+    tell: Callable[..., None] = lambda kind, **fields: None,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[Probed]:
     """Read every item's header, as many at once as there are decoders; in the items' order, what is bad as its error.
 
-    Items of tasks that need no header are one window each, and not opened.
+    Items of tasks that need no header are one window each, and not opened. What fails in passing is tried again, each
+    time told as a meter is; raises UnavailableError where that doesn't help and the store is silent.
     """
     idle: Queue[Decoder] = Queue()
+    stopped = Event()  # else Ctrl-C would wait for those that wait for a store
     for decoder in decoders:
         idle.put(decoder)
     reader: Reader
 
     def probe(item: Item) -> Probed:
-        decoder = idle.get()
+        decoder, row = idle.get(), asdict(item)
+
+        def read() -> tuple[int, str]:
+            with reader.open(row) as opened:
+                return decoder.probe(opened.files)
+
+        def told(error: BaseException, wait_s: float) -> None:
+            tell("retrying", **retry_fields("probe", row, error, wait_s))
+
         try:
-            with reader.open(asdict(item)) as opened:
-                windows, info = decoder.probe(opened.files)
-            return Probed(item, windows, info, None)
-        except DecoderError:
+            return Probed(item, *persistently(read, patience_s, told, stopped), None)
+        except (DecoderError, UnavailableError):
             raise
         # One row in, its rows or one error out: whatever a stranger's file raises.
         except Exception as error:
-            return Probed(item, 0, None, ItemError.of(error, stage="probe"))
+            return Probed(item, 0, None, blame(error, row, "probe", patience_s))
         finally:
             idle.put(decoder)
 
@@ -90,6 +115,7 @@ def list_and_probe(
             while ahead:
                 yield ahead.popleft().result()
         except BaseException:  # Ctrl-C, say: nobody waits for what is still being read
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for decoder in decoders:
                 decoder.close()
@@ -159,6 +185,42 @@ def shards(plan: pa.Table) -> dict[int, pa.Table]:
     return {
         int(ids[start]): plan.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)
     }
+
+
+def by_shard(plan: pa.Table, done: npt.NDArray[np.bool_] | None = None) -> pa.Table:
+    """The plan as the pipeline is fed with it, under FEED, less the shards that are `done`, by number.
+
+    Its chunks are slices of the plan's where these are large enough: strings are copied by the filter, if at all.
+    """
+    ids = plan["shard"].to_numpy()
+    if done is not None and done.any():
+        plan, ids = plan.filter(pa.array(~done[ids])), ids[~done[ids]]
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    edges = np.append(starts, len(ids))
+    batches = []
+    for at in range(0, len(starts), _BLOCK):  # in one piece, the strings of a large plan are more than 2 GB
+        cuts = edges[at : at + _BLOCK + 1]
+        rows = plan.slice(cuts[0], cuts[-1] - cuts[0]).combine_chunks()
+        columns = [column.chunk(0) for column in rows.columns]
+        spans = pa.ListArray.from_arrays(
+            pa.array(cuts - cuts[0], pa.int32()), pa.StructArray.from_arrays(columns, fields=list(PLAN))
+        )
+        batches.append(
+            pa.RecordBatch.from_arrays([pa.array(ids[starts[at : at + _BLOCK]]), spans], schema=FEED)
+        )
+    return pa.Table.from_batches(batches, FEED)
+
+
+def spans_of(shard: pa.Table) -> pa.Table:
+    """The plan's rows in a row of by_shard."""
+    return pa.Table.from_batches(
+        [pa.RecordBatch.from_struct_array(spans.flatten()) for spans in shard["spans"].chunks], PLAN
+    )
+
+
+def count_shards(plan: pa.Table) -> int:
+    """How many shards the plan has: they are numbered from 0, in order."""
+    return int(plan["shard"][-1].as_py()) + 1 if plan.num_rows else 0
 
 
 def count_windows(plan: pa.Table) -> int:

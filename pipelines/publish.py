@@ -4,17 +4,21 @@ Every step creates what is absent and leaves what is there, so a run that was ki
 Staged parts are deleted only after the manifest: up to then they are the run's only truth.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
-import pyarrow.parquet as pq
 
-from pipelines.manifest import Manifest, account, close
+from pipelines import commit_points
+from pipelines.ahead import in_order
+from pipelines.commits import Commits, forget
+from pipelines.index import index_of, read_quarantine, write_index
+from pipelines.manifest import Manifest, Part, account, close
 from pipelines.meter import Progress
-from pipelines.sink import Commit, Sink, committed, create_if_absent, describe, open_writer, read_commits
+from pipelines.sink import Commit, Sink, describe, file_schema, open_writer
+from pipelines.storage import created
+from pipelines.supersede import Carried
 from pipelines.tasks import Task
 from pipelines.tensors import Format, is_tensor
 
@@ -22,68 +26,97 @@ _FILE_BYTES = 128 << 20  # of a published file, as Arrow in memory
 
 
 def finish(
-    plan: pa.Table, sink: Sink, task: Task, format: Format, workers: int, progress: Progress
+    plan: pa.Table,
+    sink: Sink,
+    task: Task,
+    format: Format,
+    workers: int,
+    progress: Progress,
+    commits: Commits,
+    carried: Carried,
 ) -> Manifest:
     """Make what the run owes out of its parts, and close it; OutputError if they are not all there."""
-    files = list(committed(sink).values())
-    assembly = task.assembly
-    commits = [commit for path in files for commit in read_commits(path)] if assembly or sink.staged else []
+    table = commits.all()
+    account(plan, table)
+    quarantine = table["quarantine"].drop_null().unique().to_pylist()
     incomplete: set[str] = set()
-    if assembly or sink.staged:
-        account(plan, commits)
-        incomplete = quarantined_items(sink, commits)
+    if task.assembly or sink.staged:
+        bad = read_quarantine(sink.storage, quarantine)
+        incomplete = set(bad["item_id"].unique().to_pylist())
     if sink.staged:
-        files = publish(sink, files, format, incomplete)
-    if assembly:
-        assembly.write(plan, sink, incomplete, workers, progress)
-    return close(plan, sink, files)
+        parts, holders = publish(sink, table, format, incomplete)
+    else:
+        shards = table["shard"].to_pylist()
+        parts = [
+            Part(sink.part(shard), rows)
+            for shard, rows in zip(shards, table["rows"].to_pylist(), strict=True)
+        ]
+        holders = [part.path for part in parts]
+    if not (parts or carried.parts):
+        parts = [_empty(sink, format)]
+    commit_points.passing("table published")
+    if task.assembly:
+        files = [part.path for part in (*carried.parts, *parts)]
+        task.assembly.write(plan, sink, files, incomplete, workers, progress)
+    index = pa.concat_tables([carried.index, index_of(plan, sink, pa.array(holders, pa.string()), table)])
+    name = f"runs/{sink.run_id}/index.parquet"
+    write_index(name, index, sink.storage)
+    return close(
+        sink, carried.base, index, name, [*carried.parts, *parts], [*carried.quarantine, *quarantine]
+    )
 
 
-def publish(sink: Sink, parts: Sequence[Path], format: Format, incomplete: Collection[str]) -> list[Path]:
-    """Publish staged parts as few files without tensors, in the plan's order; the files that exist stay."""
-    files = []
-    for number, (rows, commits) in enumerate(_gathered(parts)):
-        path = Path(sink.out, "data", f"{sink.run_id}-{number:06d}.{format}")
-        if not path.exists():
-            table = _without_missing(rows, incomplete)
-            schema = describe(table.schema, sink, commits)
-            with create_if_absent(path, sink.tmp) as draft, open_writer(draft, schema, format) as writer:
-                writer.write(table.cast(schema))
-        files.append(path)
-    return files
+def publish(
+    sink: Sink, table: pa.Table, format: Format, incomplete: Collection[str]
+) -> tuple[list[Part], list[str]]:
+    """Publish staged parts as few files without tensors, in the plan's order; the files that exist stay.
+
+    Returns them, and for every shard the file that holds it.
+    """
+    parts: list[Part] = []
+    holders: list[str] = []
+    commits = [Commit(**row) for row in table.to_pylist()]
+    for rows, held in _gathered(sink, commits):
+        path = f"data/{sink.run_id}-{len(parts):06d}.{format}"
+        if not sink.storage.exists(path):
+            whole = _without_missing(rows, incomplete)
+            schema = describe(whole.schema, sink, held)
+            with created(sink.storage, path) as draft, open_writer(draft, schema, format) as writer:
+                writer.write(whole.cast(schema))
+        parts.append(Part(path, rows.num_rows))
+        holders += [path] * len(held)
+    return parts, holders
 
 
 def drop_staged(sink: Sink) -> None:
     """Delete the staged parts of a closed run."""
-    folder = Path(sink.out, sink.folder)
-    if sink.staged and folder.exists():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+    if sink.staged:
+        forget(sink)
+        for _ in in_order(sink.storage.delete, list(sink.storage.names(sink.folder))):
+            pass
+        commit_points.passing("staged parts deleted")
 
 
-def quarantined_items(sink: Sink, commits: Sequence[Commit]) -> set[str]:
-    """The items that miss at least one span."""
-    named = {commit.quarantine for commit in commits if commit.quarantine}
-    tables = (pq.read_table(Path(sink.out, name), columns=["item_id"]) for name in named)
-    return {item_id for table in tables for item_id in table["item_id"].to_pylist()}
-
-
-def _gathered(parts: Sequence[Path]) -> Iterator[tuple[pa.Table, list[Commit]]]:
+def _gathered(sink: Sink, commits: list[Commit]) -> Iterator[tuple[pa.Table, list[Commit]]]:
     """The parts' rows without tensors, and their commits, a file's worth at a time."""
+
+    def read(commit: Commit) -> tuple[Commit, pa.Table]:
+        with sink.storage.open(sink.part(commit.shard)) as file:
+            schema = pa.ipc.open_file(file).schema
+            plain = [i for i, field in enumerate(schema) if not is_tensor(field.type)]
+            options = pa.ipc.IpcReadOptions(included_fields=plain)
+            return commit, pa.ipc.open_file(file, options=options).read_all()
+
     tables: list[pa.Table] = []
-    commits: list[Commit] = []
+    held: list[Commit] = []
     size = 0
-    for path in parts:
-        part = pyarrow.dataset.dataset(path, format="ipc")
-        tables.append(
-            part.to_table(columns=[field.name for field in part.schema if not is_tensor(field.type)])
-        )
-        commits += read_commits(path)
-        size += tables[-1].nbytes
-        if size >= _FILE_BYTES or path == parts[-1]:
-            yield pa.concat_tables(tables), commits
-            tables, commits, size = [], [], 0
+    for commit, rows in in_order(read, commits):
+        tables.append(rows)
+        held.append(commit)
+        size += rows.nbytes
+        if size >= _FILE_BYTES or commit is commits[-1]:
+            yield pa.concat_tables(tables), held
+            tables, held, size = [], [], 0
 
 
 def _without_missing(table: pa.Table, incomplete: Collection[str]) -> pa.Table:
@@ -93,3 +126,16 @@ def _without_missing(table: pa.Table, incomplete: Collection[str]) -> pa.Table:
     column = table.schema.get_field_index("mp4")
     gone = pc.is_in(table["item_id"], value_set=pa.array(incomplete, pa.string()))
     return table.set_column(column, "mp4", pc.if_else(gone, None, table["mp4"]))
+
+
+def _empty(sink: Sink, format: Format) -> Part:
+    """A table without rows has its columns still."""
+    schema: Any = file_schema(sink.columns, format)
+    if sink.staged:
+        schema = pa.schema(
+            [field for field in file_schema(sink.columns, "arrow") if not is_tensor(field.type)]
+        )
+    path = f"data/{sink.run_id}-none.{format}"
+    with created(sink.storage, path) as draft, open_writer(draft, describe(schema, sink, []), format):
+        pass
+    return Part(path, 0)

@@ -5,15 +5,12 @@
     out/manifests/<n>.json                          which of these are the table
     out/runs/<run>/                                 the run's durable truth
 
-Protocol: a shard's quarantine rows are written first, under a name of this attempt; then its rows go to a file in
-runs/<run>/tmp, fsync, link to its place (which fails if someone was there before), fsync the folder.
+Protocol: a shard's quarantine rows are written first, under a name of this attempt; then its rows are created under a
+name made from the run and the shard alone, if it is absent. A second writer finds it there and leaves.
 """
 
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import commit_points
+from pipelines.describing import names_files
 from pipelines.errors import QUARANTINE, ItemError
-from pipelines.stages import ITEM, split_block
+from pipelines.stages import ITEM, notes_of, split_block
+from pipelines.storage import Storage, created
 from pipelines.tensors import Format, at_rest, is_tensor, rest
 
 _METADATA = b"perceive"
 _BATCH_BYTES = 32 << 20  # of a record batch: what a reader maps or decompresses at once
-
-
-class OutputError(OSError):
-    """The output can't be written as it must be."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,7 @@ class Commit:
     spans: int  #: of the plan, in this shard
     quarantined: int  #: of these spans, how many became quarantine rows
     quarantine: str | None  #: the file that holds them, relative to the output
+    notes: str | None = None  #: how it went, as JSON: seconds, and what was halved where memory was short
 
 
 COMMIT = pa.schema(
@@ -55,6 +52,7 @@ COMMIT = pa.schema(
         pa.field("spans", pa.int64()),
         pa.field("quarantined", pa.int64()),
         pa.field("quarantine", pa.string()),
+        pa.field("notes", pa.string()),
     ]
 )
 
@@ -63,56 +61,33 @@ COMMIT = pa.schema(
 class Sink:
     """Where a run's parts go, and what every one of them says of the run."""
 
-    out: str
+    storage: Storage
     run_id: str
     attempt: int
     format: Format
     columns: pa.Schema  #: what is kept of the input, then the task's output schema
     about: str  #: the run's description for the files' metadata, as JSON
     staged: bool = False  #: the parts are not the table: it is published from them in the end
+    again: bool = False  #: there was a table before: files of items are not to be mistaken for its own
 
     @property
     def folder(self) -> str:
         """Where the parts are, relative to the output."""
         return f"runs/{self.run_id}/parts" if self.staged else "data"
 
-    @property
-    def tmp(self) -> Path:
-        """Where files are written before they get their names."""
-        return Path(self.out, "runs", self.run_id, "tmp")
-
     def part(self, shard: int) -> str:
-        """A part's path relative to the output, made from the run (so the fingerprint) and the shard alone."""
-        return f"{self.folder}/{self.run_id}-{shard:06d}.{self.format}"
+        """A part's name, made from the run (so the fingerprint) and the shard alone."""
+        return f"{self.folder}/{self.run_id}-{shard:08d}.{self.format}"
 
+    def beside(self, name: str) -> str:
+        """What a file beside the table is called; of all runs but an output's first, in a folder of the run's."""
+        folder, _, rest = name.partition("/")
+        return f"{folder}/{self.run_id}/{rest}" if self.again else name
 
-def prepare(sink: Sink) -> None:
-    """Make the output's folders, clear what a killed attempt left in tmp, and probe that links refuse to overwrite."""
-    out, tmp = sink.out, sink.tmp
-    for folder in ("data", "quarantine", "manifests", sink.folder, tmp.relative_to(out)):
-        Path(out, folder).mkdir(parents=True, exist_ok=True)
-    for stale in tmp.iterdir():
-        stale.unlink()
-    first, second, name = (tmp / uuid.uuid4().hex for _ in range(3))
-    try:
-        first.touch()
-        second.touch()
-        os.link(first, name)
-        os.link(second, name)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise OutputError(
-            f"{out} is on a file system without hard links ({error.strerror}), by which parts are created only if "
-            "absent. Choose an output on a local or POSIX file system."
-        ) from error
-    finally:
-        for path in (first, second, name):
-            path.unlink(missing_ok=True)
-    raise OutputError(
-        f"{out} is on a file system where a link overwrites a file that exists: two writers could not be told "
-        "apart. Choose an output on a local or POSIX file system."
-    )
+    def shard_of(self, part: str) -> int | None:
+        """The shard that a part's name is of; None of what is no part of this run."""
+        stem, dot, suffix = part.removeprefix(f"{self.folder}/{self.run_id}-").partition(".")
+        return int(stem) if dot and suffix == self.format and stem.isdecimal() and len(stem) == 8 else None
 
 
 def file_schema(columns: pa.Schema, format: Format) -> pa.Schema:
@@ -127,21 +102,41 @@ def write_part(block: pa.Table, sink: Sink) -> pa.Table:
     """
     windows, failed = split_block(block)
     shard = block["shard"][0].as_py()
-    path = Path(sink.out, sink.part(shard))
-    if not path.exists():
+    name, storage = sink.part(shard), sink.storage
+    if not storage.exists(name):
         quarantine = None
         if failed.num_rows:
-            quarantine = f"quarantine/{sink.run_id}-{shard:06d}-{sink.attempt}.parquet"
-            with create_if_absent(Path(sink.out, quarantine), sink.tmp) as draft:
+            quarantine = f"quarantine/{sink.run_id}-{shard:08d}-{sink.attempt}.parquet"
+            with created(storage, quarantine) as draft:
                 pq.write_table(_quarantine_rows(failed, sink.attempt), draft)
+            commit_points.passing("quarantine committed")
         spans = set(zip(block["item_id"].to_pylist(), block["first"].to_pylist(), strict=True))
+        notes = notes_of(block)
         commit = Commit(
-            sink.run_id, shard, sink.attempt, windows.num_rows, len(spans), failed.num_rows, quarantine
+            run_id=sink.run_id,
+            shard=shard,
+            attempt=sink.attempt,
+            rows=windows.num_rows,
+            spans=len(spans),
+            quarantined=failed.num_rows,
+            quarantine=quarantine,
+            notes=json.dumps(notes) if notes else None,
         )
+        if sink.again:
+            windows = _named_anew(windows, sink)
         schema = describe(file_schema(sink.columns, sink.format), sink, [commit])
-        with create_if_absent(path, sink.tmp) as draft:
+        with storage.draft() as draft:
             _write_rows(windows, sink, schema, draft)
-    return pa.Table.from_pylist([asdict(commit) for commit in read_commits(path)], COMMIT)
+            mine = storage.create(name, draft)
+        commit_points.passing("part committed")
+        if mine:
+            return as_table([commit])
+    return as_table(read_commits(storage, name))
+
+
+def as_table(commits: Sequence[Commit]) -> pa.Table:
+    """Commits as rows."""
+    return pa.Table.from_pylist([asdict(commit) for commit in commits], COMMIT)
 
 
 def describe(schema: pa.Schema, sink: Sink, commits: Sequence[Commit]) -> pa.Schema:
@@ -150,40 +145,32 @@ def describe(schema: pa.Schema, sink: Sink, commits: Sequence[Commit]) -> pa.Sch
     return schema.with_metadata({_METADATA: json.dumps(about).encode()})
 
 
-def read_commits(path: Path) -> list[Commit]:
+def read_commits(storage: Storage, name: str) -> list[Commit]:
     """The commits that a file of the table holds, one in a part; reads no rows."""
-    return [Commit(**commit) for commit in read_about(path)["commits"]]
+    return [Commit(**commit) for commit in read_about(storage, name)["commits"]]
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(storage: Storage, name: str) -> dict[str, Any]:
     """All that a file says of itself and of its run; reads no rows."""
-    if path.suffix == ".parquet":
-        schema = pq.read_schema(path)
-    else:
-        with pa.memory_map(str(path)) as file:
-            schema = pa.ipc.open_file(file).schema
+    with storage.open(name) as file:
+        schema = pq.read_schema(file) if name.endswith(".parquet") else pa.ipc.open_file(file).schema
     about: dict[str, Any] = json.loads(schema.metadata[_METADATA])
     return about
 
 
-def committed(sink: Sink) -> dict[int, Path]:
+def committed(sink: Sink) -> dict[int, str]:
     """The run's parts that exist, by shard and in order: one listing, no file is opened."""
-    paths = sorted(Path(sink.out, sink.folder).glob(f"{sink.run_id}-*"))
-    return {int(path.stem.rpartition("-")[2]): path for path in paths}
+    return dict(parts(sink))
 
 
-@contextmanager
-def create_if_absent(path: Path, tmp: Path) -> Iterator[Path]:
-    """Yield a path to write to; then it becomes `path`, at once and durably, or gives way to what is there."""
-    draft = tmp / uuid.uuid4().hex
-    try:
-        yield draft
-        _sync(draft)
-        with suppress(FileExistsError):  # another writer's commit of the same rows came first
-            os.link(draft, path)
-        _sync(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+def parts(sink: Sink, after: str = "") -> Iterator[tuple[int, str]]:
+    """The same, one after the other, from the first one after a part's name."""
+    for name in sink.storage.names(sink.folder, after or f"{sink.folder}/{sink.run_id}-"):
+        if not name.startswith(f"{sink.folder}/{sink.run_id}-"):
+            return
+        shard = sink.shard_of(name)
+        if shard is not None:
+            yield shard, name
 
 
 def _write_rows(windows: pa.Table, sink: Sink, schema: pa.Schema, path: Path) -> None:
@@ -211,6 +198,15 @@ def open_writer(path: Path, schema: pa.Schema, format: Format) -> Any:
     return pq.ParquetWriter(path, schema, use_dictionary=plain, compression="zstd")
 
 
+def _named_anew(windows: pa.Table, sink: Sink) -> pa.Table:
+    for field in sink.columns:
+        if names_files(field):
+            names = [name and sink.beside(name) for name in windows[field.name].to_pylist()]
+            column = windows.schema.get_field_index(field.name)
+            windows = windows.set_column(column, windows.schema.field(column), pa.array(names, field.type))
+    return windows
+
+
 def _quarantine_rows(failed: pa.Table, attempt: int) -> pa.Table:
     rows = []
     for row in failed.select([*(field.name for field in ITEM), "first", "stop", "error"]).to_pylist():
@@ -221,11 +217,3 @@ def _quarantine_rows(failed: pa.Table, attempt: int) -> pa.Table:
             | {"traceback_digest": error.digest}
         )
     return pa.Table.from_pylist(rows, QUARANTINE)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
-from pathlib import Path
 from threading import Event
 
 import av
@@ -15,7 +14,8 @@ from pipelines.meter import Progress
 from pipelines.mp4 import Shot, mp4_name, write_mp4
 from pipelines.multimodal import BOX, FPS
 from pipelines.reader import rows, to_numpy
-from pipelines.sink import OutputError, Sink, committed, create_if_absent
+from pipelines.sink import Sink, committed
+from pipelines.storage import OutputError, created
 from pipelines.tiling import TILE, Tile, part_of, pasted
 
 _COLUMNS = ("item_id", "window", "start_time", "frames", "samples", "video", "audio")
@@ -25,20 +25,25 @@ _TILE = tuple(field.name for field in TILE)
 
 @dataclass(frozen=True)
 class _Video:
-    path: Path
+    path: str  #: relative to the output
     windows: int
 
 
 def write_videos(
-    plan: pa.Table, sink: Sink, incomplete: Collection[str], workers: int, progress: Progress
+    plan: pa.Table,
+    sink: Sink,
+    files: Sequence[str],
+    incomplete: Collection[str],
+    workers: int,
+    progress: Progress,
 ) -> None:
     """Write the MP4s that are not there yet, `workers` at a time; the items in `incomplete` get none.
 
     Raises OutputError, leaving no half file, if one can't be written.
     """
-    Path(sink.out, "video").mkdir(exist_ok=True)
     wanted = {item_id: video for item_id, video in _videos(plan, sink) if item_id not in incomplete}
-    missing = {item_id: video for item_id, video in wanted.items() if not video.path.exists()}
+    there = set(sink.storage.names("video"))
+    missing = {item_id: video for item_id, video in wanted.items() if video.path not in there}
     progress.stage("videos", len(wanted), done=len(wanted) - len(missing))
     parts = committed(sink)
     columns = [*_COLUMNS, *(name for name in (*_TILE, *_BOX) if name in sink.columns.names)]
@@ -46,7 +51,7 @@ def write_videos(
     stop = Event()
 
     def write(shards: list[int]) -> None:
-        windows = chain.from_iterable(rows(parts[shard], columns) for shard in shards)
+        windows = chain.from_iterable(rows(sink.storage, parts[shard], columns) for shard in shards)
         for item_id, mine in groupby(windows, lambda row: row["item_id"][0].as_py()):
             if item_id in missing:
                 _write_one(missing[item_id], mine, sink, stop)
@@ -63,7 +68,7 @@ def write_videos(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
-    lost = [missing[item_id].path.name for item_id in missing.keys() - set(written)]
+    lost = [missing[item_id].path for item_id in missing.keys() - set(written)]
     if lost:
         raise OutputError(
             f"The output doesn't add up: the parts have no window for {len(lost)} videos, such as {min(lost)}. "
@@ -76,7 +81,7 @@ def _videos(plan: pa.Table, sink: Sink) -> Iterator[tuple[str, _Video]]:
     spans = plan.select(["item_id", "uri", "stop"]).to_pylist()
     for item_id, mine in groupby(spans, lambda span: span["item_id"]):
         *_, last = mine
-        yield item_id, _Video(Path(sink.out, mp4_name(last["uri"], item_id)), last["stop"])
+        yield item_id, _Video(sink.beside(mp4_name(last["uri"], item_id)), last["stop"])
 
 
 def _together(plan: pa.Table, missing: Collection[str]) -> list[list[int]]:
@@ -96,13 +101,13 @@ def _together(plan: pa.Table, missing: Collection[str]) -> list[list[int]]:
 def _write_one(video: _Video, windows: Iterable[pa.Table], sink: Sink, stop: Event) -> None:
     types = {name: sink.columns.field(name).type for name in ("video", "audio")}
     rate = types["audio"].shape[0] * FPS // types["video"].shape[0]
-    with create_if_absent(video.path, sink.tmp) as draft:
+    with created(sink.storage, video.path) as draft:
         try:
             write_mp4(draft, _shots(video, windows, rate // FPS, stop), FPS, rate)
         except av.FFmpegError as error:
             raise OutputError(
-                f"{video.path} could not be written: {error}. Make room if the disk is full, then run the job "
-                "again to resume."
+                f"{sink.storage.where(video.path)} could not be written: {error}. Make room if the disk is full, "
+                "then run the job again to resume."
             ) from error
 
 
@@ -141,7 +146,7 @@ def _in_order(video: _Video, windows: Iterable[pa.Table], stop: Event) -> Iterat
         count += 1
     if count != video.windows:
         raise OutputError(
-            f"The output doesn't add up: the parts have {count} windows in order for {video.path.name}, expected "
+            f"The output doesn't add up: the parts have {count} windows in order for {video.path}, expected "
             f"{video.windows}. Report it as a bug."
         )
 

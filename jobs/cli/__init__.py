@@ -2,7 +2,10 @@
 
 import click
 
+from jobs.cli.errors import errors
+from jobs.cli.gc import gc
 from jobs.cli.models import models
+from jobs.cli.retry import retry
 from jobs.cli.run import run
 from jobs.cli.tasks import tasks
 
@@ -14,5 +17,8 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(errors)
+main.add_command(retry)
+main.add_command(gc)
 main.add_command(models)
 main.add_command(tasks)

@@ -58,6 +58,9 @@ class BarProgress:
         if self.bar is not None:
             self.bars.update(self.bar, completed=done)
 
+    def say(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, highlight=False)
+
 
 class LineProgress:
     """A line every few seconds, with the rate since the stage began and the time that it leaves."""
@@ -88,6 +91,9 @@ class LineProgress:
         of = "" if self.known is None else f"/{self.known}"
         left = f", {(self.known - done) / rate:.0f} s left" if rate and self.known is not None else ""
         print(f"{self.name}: {done}{of}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
 
 class _Rate(ProgressColumn):

@@ -5,6 +5,8 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,40 +23,61 @@ BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
 @click.option(
     "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o compute.batch=8"
 )
+@click.option(
+    "--supersede",
+    is_flag=True,
+    help="Where the output holds another job's run: go on from its table if only the input differs, else replace it.",
+)
 @click.option("--no-fold", is_flag=True, help="Compute with the plain model, to compare: -o model.fold=false")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def run(file: str, overrides: tuple[str, ...], no_fold: bool, as_json: bool) -> None:
+def run(file: str, overrides: tuple[str, ...], supersede: bool, no_fold: bool, as_json: bool) -> None:
     """Run the job in FILE on this machine, resuming it where it stopped before.
 
     Exit codes: 0 done, 2 bad job, 3 done with quarantined items, 4 more failed than allowed, 5 failed,
     130 interrupted (run it again to resume).
     """
-    from jobs.cli.progress import terminal_progress
-    from jobs.run import ErrorBudgetError, run_job
-    from jobs.spec import SpecError, load_job
-
     if no_fold:
         overrides = (*overrides, "model.fold=false")
-    resume = "To resume: " + shlex.join(["perceive", "run", file, *(x for o in overrides for x in ("-o", o))])
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
-    try:
+    again = [
+        *("perceive", "run", file, *(x for o in overrides for x in ("-o", o))),
+        *(["--supersede"] if supersede else []),
+    ]
+    with ending(shlex.join(again), as_json):
+        from jobs.cli.progress import terminal_progress
+        from jobs.run import run_job
+        from jobs.spec import load_job
+
         job = load_job(file, overrides)
         with terminal_progress() as progress:
-            result = run_job(job, progress)
-    except SpecError as error:
-        stop(BAD_SPEC, str(error), as_json)
+            result = run_job(job, progress, supersede)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
+    else:
+        show(result, ["uri", *job.options.preview])
+    sys.exit(result.exit_code)
+
+
+@contextmanager
+def ending(resume: str, as_json: bool) -> Iterator[None]:
+    """How a command that makes an attempt ends when it doesn't end well: its exit code, why, and how to go on."""
+    from jobs.budget import ErrorBudgetError
+    from jobs.lease import LeaseError
+    from jobs.spec import SpecError
+    from pipelines.secrets import redacted
+
+    resume = f"To resume: {resume}"
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
+    try:
+        yield
+    except (SpecError, LeaseError) as error:
+        stop(BAD_SPEC, redacted(str(error)), as_json)
     except ErrorBudgetError as error:
         stop(BUDGET_EXCEEDED, str(error), as_json)
     except KeyboardInterrupt:
         stop(INTERRUPTED, f"Interrupted. {resume}", as_json)
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", []))
-        stop(FAILED, f"{type(error).__name__}: {error}\n{notes}\n{resume}", as_json)
-    if as_json:
-        click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
-    else:
-        _show(result, ["uri", *job.options.preview])
-    sys.exit(result.exit_code)
+        stop(FAILED, redacted(f"{type(error).__name__}: {error}\n{notes}\n{resume}"), as_json)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
@@ -70,7 +93,7 @@ def stop(code: int, message: str, as_json: bool) -> NoReturn:
     sys.exit(code)
 
 
-def _show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
+def show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
     """The run's first rows as a table, its account, and what to look at next."""
     from rich import box
     from rich.console import Console

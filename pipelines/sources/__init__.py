@@ -1,7 +1,7 @@
 """The sources: where items lie. One file each; no source knows who wants its bytes, no task knows where they lay."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
@@ -56,8 +56,11 @@ class Reader(Protocol):
 class Source(Protocol):
     """A frozen dataclass: an input of one kind, and what is wanted of it. It travels to the workers."""
 
-    def items(self) -> Iterator[Item]:
-        """List the input, headers only, in an order that depends on its content alone. Raises InputError."""
+    def files(self) -> Iterator[Item]:
+        """List the input's files, names only, in an order that depends on them alone. Raises InputError."""
+
+    def items(self, files: Iterable[Item] | None = None) -> Iterator[Item]:
+        """The items in these files, or in all, headers only, in an order that depends on content alone."""
 
     @property
     def kept(self) -> pa.Schema:

@@ -1,6 +1,6 @@
 """Files: a file, a folder, a glob or a list of them, local or of any fsspec store; one item each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +22,11 @@ class Files:
     limits: Limits = field(default_factory=Limits)
     others: tuple[str, ...] = ()  #: of files that may not lie beside them
 
-    def items(self) -> Iterator[Item]:
-        yield from list_items(self.uris, self.content.suffixes, self.others)
+    def files(self) -> Iterator[Item]:
+        return list_items(self.uris, self.content.suffixes, self.others)
+
+    def items(self, files: Iterable[Item] | None = None) -> Iterator[Item]:
+        yield from self.files() if files is None else files
 
     @property
     def kept(self) -> pa.Schema:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -31,9 +31,12 @@ class Lines:
     def kept(self) -> pa.Schema:
         return pa.schema([])
 
-    def items(self) -> Iterator[Item]:
+    def files(self) -> Iterator[Item]:
+        return list_items(self.uris, self.content.suffixes)
+
+    def items(self, files: Iterable[Item] | None = None) -> Iterator[Item]:
         some = False
-        for file in list_items(self.uris, self.content.suffixes):
+        for file in self.files() if files is None else files:
             for item in span_items(file, line_spans):
                 some = True
                 yield item

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -51,9 +51,12 @@ class Records:
     partitions: frozenset[str]  #: of what is kept, what is in the names of folders (key=value)
     limits: Limits
 
-    def items(self) -> Iterator[Item]:
+    def files(self) -> Iterator[Item]:
+        return list_items(self.uris, self.suffixes, self.others)
+
+    def items(self, files: Iterable[Item] | None = None) -> Iterator[Item]:
         some = False
-        for file in list_items(self.uris, self.suffixes, self.others):
+        for file in self.files() if files is None else files:
             for item in span_items(file, _spans(file.uri, self.limits.text)):
                 some = True
                 yield item

@@ -4,7 +4,7 @@ import json
 import posixpath
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -55,11 +55,14 @@ class Tables:
     partitions: frozenset[str]  #: of what is kept, what is in the names of folders (key=value)
     limits: Limits
 
-    def items(self) -> Iterator[Item]:
+    def files(self) -> Iterator[Item]:
+        return list_items(self.uris, self.suffixes, self.others)
+
+    def items(self, files: Iterable[Item] | None = None) -> Iterator[Item]:
         some = False
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             ahead: deque[tuple[Item, Future[list[tuple[int, int]]]]] = deque()
-            for file in list_items(self.uris, self.suffixes, self.others):
+            for file in self.files() if files is None else files:
                 ahead.append((file, pool.submit(self._index, file.uri)))
                 if len(ahead) > _AT_ONCE:
                     for item in _rows(*ahead.popleft()):

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
@@ -35,9 +35,12 @@ class WebDataset:
     limits: Limits
     others: tuple[str, ...] = ()  #: of files that may not lie beside them
 
-    def items(self) -> Iterator[Item]:
+    def files(self) -> Iterator[Item]:
+        return list_items(self.uris, TAR, self.others)
+
+    def items(self, files: Iterable[Item] | None = None) -> Iterator[Item]:
         some = False
-        for file in list_items(self.uris, TAR, self.others):
+        for file in self.files() if files is None else files:
             for item in self._samples(file):
                 some = True
                 yield item

@@ -12,7 +12,7 @@ from perceiver_core.tiles import MIN_OVERLAP
 from pipelines import multimodal
 from pipelines.blending import blend
 from pipelines.contents import VIDEO, Content
-from pipelines.describing import column, meaning, option
+from pipelines.describing import column, file_column, meaning, option
 from pipelines.labels import LABELS, check_labels, check_options, named
 from pipelines.limits import Limits
 from pipelines.media.audio import Channel
@@ -108,7 +108,7 @@ class MultimodalAutoencoding:
         from pipelines.assembly import Assembly
         from pipelines.videos import write_videos
 
-        return Assembly("video", write_videos)
+        return Assembly("video", write_videos, whole_items=True)
 
     @property
     def mp4s(self) -> bool:
@@ -273,9 +273,7 @@ class MultimodalAutoencoding:
 
 #: Where the item's MP4 is, relative to the output. An item with a quarantined span gets none: a published table has
 #: null there; rows with tensors were committed before that was known, and name a file that is not there.
-_MP4 = column(
-    "mp4", pa.string(), "the item's video, relative to the output; none if one of its windows failed"
-)
+_MP4 = file_column("mp4", "the item's video, relative to the output; none if one of its windows failed")
 _PSNR = "how near it is to what went in: peak signal-to-noise ratio in dB"
 _FIRST_ONLY = "; null in all tiles of a time but the first, the one at 0, 0"
 #: What columns mean beyond that where windows are tiles.

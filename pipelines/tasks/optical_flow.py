@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.contents import PAIR, VIDEO, Content
-from pipelines.describing import column, option
+from pipelines.describing import column, file_column, option
 from pipelines.limits import Limits
 from pipelines.media.container import MediaError
 from pipelines.media.frames import FrameIndex, index_frames, read_frames
@@ -128,7 +128,7 @@ class OpticalFlow:
             [
                 *_PAIR,
                 ragged(_FLOW, "height", "width", 2),
-                *(column(kind, pa.string(), names[kind]) for kind in self._kinds),
+                *(file_column(kind, names[kind]) for kind in self._kinds),
             ]
         )
 

@@ -27,7 +27,7 @@ from jobs.spec import InputSpec, JobSpec, ModelSpec, OutputSpec
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from tests.clips import write_clip
 from tests.conftest import save_tiny
-from tests.pipelines.copying import NoProgress
+from tests.pipelines.committing import NoProgress
 
 SIZE = 112  #: pixels a side; a window is 602 kB
 WINDOWS = 32  #: a clip, and a shard

@@ -37,11 +37,12 @@ from pipelines.contents import VIDEO
 from pipelines.decoding import Decoder
 from pipelines.limits import Limits
 from pipelines.meter import Meter
-from pipelines.plan import count_windows, cut_shards, list_and_probe, shards
+from pipelines.plan import by_shard, count_windows, cut_shards, list_and_probe, shards
 from pipelines.pools import fit_pools
-from pipelines.sink import Sink, prepare, write_part
+from pipelines.sink import Sink, write_part
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict
+from pipelines.storage import open_storage
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from tests.clips import write_clip
 
@@ -62,13 +63,6 @@ class Zeros(MultimodalAutoencoding):
             "video_psnr": np.zeros(rows, np.float32),
             "audio_psnr": np.zeros(rows, np.float32),
         }
-
-
-class Silent(Meter):
-    """For stages that are called without Ray."""
-
-    def add(self, stage: str, windows: int) -> None:
-        return
 
 
 def main() -> None:
@@ -92,8 +86,8 @@ def _cpu(folder: Path, checkpoint: Path, windows: int) -> None:
     source, plan = _plan(folder / "media", task, config, windows)
     decode, predict = Decode(task, config, source, Limits()), _modelless(task, config)
     sink = _sink(folder / "alone", task, config)
-    prepare(sink)
-    alone = _cpu_of(lambda: [write_part(predict(decode(rows)), sink) for rows in shards(plan).values()])
+    sink.storage.prepare()
+    alone = _cpu_of(lambda: [write_part(predict(decode.shard(rows)), sink) for rows in shards(plan).values()])
     used = {}
     for few in (True, False):  # what Ray takes to start and stop is the same in both
         some = plan.slice(0, _SHARD_WINDOWS * 2) if few else plan
@@ -124,12 +118,12 @@ def _seconds(folder: Path, checkpoint: Path, windows: int) -> None:
     loops, runs, colds = [], [], []
     for turn in range(2):
         decode = Decode(task, config, source, Limits())
-        predict = Predict(task, model, "cpu", torch.get_num_threads(), source.kept, Silent(None))
+        predict = Predict(task, model, "cpu", torch.get_num_threads(), source.kept, Meter())
         sink = _sink(folder / f"loop{turn}", task, config)
-        prepare(sink)
+        sink.storage.prepare()
         began = time.perf_counter()
         for rows in shards(plan).values():
-            write_part(predict(decode(rows)), sink)
+            write_part(predict(decode.shard(rows)), sink)
         loops.append(time.perf_counter() - began)
         del decode, predict
         began = time.perf_counter()
@@ -152,12 +146,11 @@ def _pipeline(
         from pipelines.pipeline import build, commits
 
         sink = _sink(out, task, config)
-        prepare(sink)
-        pools = fit_pools(cores(), 0, None, None)
-        rows = list(shards(plan).values())
+        sink.storage.prepare()
+        pools = fit_pools([(cores(), 0)], None, None)
         meter = Meter.start()
         dataset = build(
-            rows, task, config, source, Limits(), _model_plan(checkpoint), "cpu", cores(), sink, pools, meter
+            by_shard(plan), task, config, source, Limits(), _model_plan(checkpoint), "cpu", cores(), sink, pools, meter
         )
         cold = 0.0
         stop = threading.Event()
@@ -240,12 +233,12 @@ def _model_plan(checkpoint: Path) -> ModelPlan:
 
 
 def _sink(out: Path, task: Any, config: PerceiverConfig) -> Sink:
-    return Sink(str(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
+    return Sink(open_storage(str(out)), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
 
 
 def _modelless(task: Any, config: PerceiverConfig) -> Predict:
     predict = Predict.__new__(Predict)
-    predict.task, predict.plan, predict.meter = task, ModelPlan("", "float32", 4, 1), Silent(None)
+    predict.task, predict.plan, predict.meter = task, ModelPlan("", "float32", 4, 1), Meter()
     predict.model, predict.kept = type("Model", (), {"config": config})(), pa.schema([])
     return predict
 

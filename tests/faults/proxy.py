@@ -4,6 +4,7 @@ import http.client
 import re
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from typing import Any, Literal
 _SLOW_DOWN = (
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>'
 )
+_CONFLICT = (
+    b'<?xml version="1.0"?><Error><Code>ConditionalRequestConflict</Code><Message>At once</Message></Error>'
+)
 _HOPS = ("connection", "keep-alive", "transfer-encoding", "content-length", "date", "server")
 
 
@@ -22,7 +26,14 @@ _HOPS = ("connection", "keep-alive", "transfer-encoding", "content-length", "dat
 class Fault:
     """What becomes of the first `times` requests that match, as "METHOD path range"."""
 
-    kind: Literal["slow down", "reset", "cut", "short", "slow"]
+    kind: Literal[
+        "slow down", "reset", "cut", "short", "slow",
+        "reply lost",  # done, but who asked can't know it
+        "unconditional",  # done without its condition, as some stores do
+        "conflict",  # two at once: refused, for now
+        "unnamed",  # refused, without saying by which condition
+        "corrupt",  # answered with other bytes
+    ]  # fmt: skip
     match: str
     times: int = 1
     done: int = 0
@@ -36,11 +47,18 @@ class Proxy:
         self.faults: list[Fault] = []
         self.asked: list[str] = []
         self.lock = Lock()
+        self.down_until = 0.0
+
+    def outage(self, seconds: float) -> None:
+        """From now on, every request is reset or refused in turn, for so long."""
+        self.down_until = time.monotonic() + seconds
 
     def fault(self, request: str) -> str | None:
         """The kind of fault that is this request's lot."""
         with self.lock:
             self.asked.append(request)
+            if time.monotonic() < self.down_until:
+                return "reset" if len(self.asked) % 2 else "slow down"
             for fault in self.faults:
                 if fault.done < fault.times and re.search(fault.match, request):
                     fault.done += 1
@@ -56,20 +74,35 @@ def serve(upstream: str) -> Iterator[tuple[Proxy, str]]:
     class Handler(_Handler):
         script = proxy
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    with listening(Handler) as address:
+        yield proxy, f"http://{address}"
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The "host:port" of a server, while the block runs."""
+    server = _Server(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield proxy, f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # gcsfs hangs up on what it needs no more
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     script: Proxy
 
     def do_GET(self) -> None:
@@ -80,14 +113,35 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         if kind == "slow down":
             return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
+        if kind == "conflict":
+            return self._answer(409, [("Content-Type", "application/xml")], _CONFLICT)
+        if kind == "reply lost":
+            self._passed_on(sent, kind)
+            return self._reset()
+        return self._spoilt(kind, *self._passed_on(sent, kind))
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+    def _passed_on(self, sent: bytes, kind: str | None) -> tuple[http.client.HTTPResponse, bytes]:
+        path, asked = self.path, dict(self.headers)
+        if kind == "unconditional":
+            path = path.replace("ifGenerationMatch=0", "nothing=0")
+            asked = {name: value for name, value in asked.items() if name.lower() != "if-none-match"}
         upstream = http.client.HTTPConnection(self.script.upstream, timeout=30)
         try:
-            upstream.request(self.command, self.path, sent or None, dict(self.headers))
+            upstream.request(self.command, path, sent or None, asked)
             answer = upstream.getresponse()
             body = answer.read()
         finally:
             upstream.close()
+        return answer, body
+
+    def _spoilt(self, kind: str | None, answer: http.client.HTTPResponse, body: bytes) -> None:
         headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOPS]
+        if kind == "corrupt":
+            body = bytes(byte ^ 1 for byte in body)
+        if kind == "unnamed":
+            body = re.sub(rb"<Condition>.*?</Condition>", b"", body)
         length = (
             int(answer.headers.get("Content-Length") or len(body)) if self.command == "HEAD" else len(body)
         )
@@ -103,8 +157,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[start : start + max(1, len(body) // 8)])
             return None
         return self._answer(answer.status, headers, body, length)
-
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
     def _answer(self, status: int, headers: Any, body: bytes, length: int | None = None) -> None:
         self.send_response(status)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.secrets import check_no_secrets
 from jobs.spec import JobSpec, SpecError, load_job, parse_job
+from pipelines.secrets import check_no_secrets
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 
 GOOD: dict[str, Any] = {

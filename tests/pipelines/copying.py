@@ -15,9 +15,10 @@ from pipelines.decoding import Decoder
 from pipelines.limits import Limits
 from pipelines.meter import Meter
 from pipelines.plan import cut_shards, list_and_probe, shards
-from pipelines.sink import Sink, committed, prepare, write_part
+from pipelines.sink import Sink, committed, write_part
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict
+from pipelines.storage import open_storage
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from pipelines.tensors import Format
 from tests.conftest import tiny_config
@@ -35,27 +36,8 @@ class Copying(MultimodalAutoencoding):
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
 class SilentMeter(Meter):
-    """Counts nothing: for stages that are called without Ray."""
-
-    actor: Any = None
-
-    def add(self, stage: str, windows: int) -> None:
-        return
-
-
-class NoProgress:
-    """Shows nothing to nobody."""
-
-    def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        return
-
-    def total(self, total: int) -> None:
-        return
-
-    def at(self, done: int) -> None:
-        return
+    """Without an actor nobody listens: for stages that are called without Ray."""
 
 
 class ModelLess(Predict):
@@ -86,17 +68,16 @@ class CopyingRun:
         source, decoder = Files((str(media),), VIDEO), Decoder(task, config, Limits())
         plan = cut_shards(list_and_probe(source, [decoder]), shard_windows)
         columns, about = task.output_schema(config), json.dumps({"job": "copy"})
-        sink = Sink(
-            str(out), "run0", 1, "arrow" if task.staged else format, columns, about, staged=task.staged
-        )
+        layout: Format = "arrow" if task.staged else format
+        sink = Sink(open_storage(str(out)), "run0", 1, layout, columns, about, staged=task.staged)
         return CopyingRun(plan, sink, task, config, source, decoder)
 
     def commit(self, stop: int | None = None) -> None:
         """Decode, copy and commit every shard that is missing, up to shard `stop`."""
-        prepare(self.sink)
+        self.sink.storage.prepare()
         decode = Decode(self.task, self.config, self.source, Limits())
         decode.decoder = self.decoder  # its process is started
         predict = ModelLess(self.task, self.config)
         for shard, spans in list(shards(self.plan).items())[:stop]:
             if shard not in committed(self.sink):
-                write_part(predict(decode(spans)), self.sink)
+                write_part(predict(decode.shard(spans)), self.sink)

@@ -76,7 +76,7 @@ def stages(
     decode = Decode(task, config, source, limits)
     predict = Predict(task, model, "cpu", 1, source.kept, SilentMeter())
     with closing(decode.reader):
-        blocks = [split_block(predict(decode(spans))) for spans in shards(plan).values()]
+        blocks = [split_block(predict(decode.shard(spans))) for spans in shards(plan).values()]
     failed: Sequence[dict[str, Any]] = pa.concat_tables([block for _, block in blocks]).to_pylist()
     errors = {Path(row["uri"]).name: ItemError.from_json(row["error"]) for row in failed}
     return pa.concat_tables([rows for rows, _ in blocks]), errors

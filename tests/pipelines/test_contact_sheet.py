@@ -11,9 +11,10 @@ from PIL import Image
 
 from pipelines import contact_sheet
 from pipelines.contact_sheet import Panel, draw, write_contact_sheet
-from pipelines.publish import drop_staged, finish
+from pipelines.publish import drop_staged
 from tests.clips import write_clip
-from tests.pipelines.copying import CopyingRun, NoProgress
+from tests.pipelines.committing import ended
+from tests.pipelines.copying import CopyingRun
 
 
 def panel(name: str = "a.mp4", frames: int = 4, size: tuple[int, int] = (24, 32)) -> Panel:
@@ -23,7 +24,7 @@ def panel(name: str = "a.mp4", frames: int = 4, size: tuple[int, int] = (24, 32)
 
 def sheet_of(run: CopyingRun) -> Path | None:
     run.commit()
-    finish(run.plan, run.sink, run.task, run.task.format, 2, NoProgress())
+    ended(run.plan, run.sink, run.task, run.task.format)
     return write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
 
 
@@ -50,8 +51,9 @@ def test_sources_are_shown_as_the_model_saw_them(
     write_clip(media / "b.mp4", frames=2)
     (media / "text.mp4").write_text("not a video")
     run = CopyingRun.over(media, tmp_path / "out", video)
-    path = sheet_of(run)
-    assert path == tmp_path / "out/runs/run0/contact-sheet.png"
+    name = sheet_of(run)
+    assert name == "runs/run0/contact-sheet.png"
+    path = tmp_path / "out" / name
     [(title, [first, second], notes)] = drawn
     assert (title, notes) == ("copy: 2 of 2 items", [])
     assert (first.name, first.captions) == ("a.mp4", ("picture 30.0 dB, sound 20.0 dB", "apple 100%"))
@@ -63,11 +65,11 @@ def test_sources_are_shown_as_the_model_saw_them(
     assert (first.source[0] != first.source[-1]).any()
     before = path.read_bytes()
     drop_staged(run.sink)
-    assert write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder) == path
+    assert write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder) == name
     assert path.read_bytes() == before
     path.unlink()
     again = write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
-    assert again == (None if video == "mp4" else path)  # its parts are gone: there is nothing to draw from
+    assert again == (None if video == "mp4" else name)  # its parts are gone: there is nothing to draw from
 
 
 def test_sources_that_are_gone_or_changed_are_left_out(

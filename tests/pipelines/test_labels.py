@@ -10,6 +10,8 @@ import torch
 
 from perceiver_core import PerceiverConfig
 from pipelines.labels import check_labels, check_options, most_likely, named, write_csv
+from pipelines.reader import dataset_of
+from tests.pipelines.committing import prepared
 
 NAMES = {0: "apple", 1: 'bell, "loud"', 2: "cat"}
 
@@ -48,7 +50,7 @@ def test_the_csv_has_as_many_cells_in_every_line(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(rows).slice(0, 1), tmp_path / "0.parquet")
     pq.write_table(pa.table(rows).slice(1, 1), tmp_path / "1.parquet")
-    write_csv(tmp_path / "labels.csv", [tmp_path / "0.parquet", tmp_path / "1.parquet"], 2)
+    write_csv(tmp_path / "labels.csv", dataset_of(prepared(tmp_path), ["0.parquet", "1.parquet"]), 2)
     assert (tmp_path / "labels.csv").read_bytes().decode().split("\r\n") == [
         "uri,member,window,label_1,score_1,label_2,score_2",
         'a.mp4,,0,cat,0.75,"bell, ""loud""",0.125',
@@ -57,7 +59,7 @@ def test_the_csv_has_as_many_cells_in_every_line(tmp_path: Path) -> None:
     ]
     with pa.ipc.new_file(str(tmp_path / "0.arrow"), pa.table(rows).drop_columns("window").schema) as file:
         file.write(pa.table(rows).drop_columns("window"))
-    write_csv(tmp_path / "other.csv", [tmp_path / "0.arrow"], 2)
+    write_csv(tmp_path / "other.csv", dataset_of(prepared(tmp_path), ["0.arrow"]), 2)
     assert (tmp_path / "other.csv").read_text().startswith("uri,member,label_1,score_1,label_2,score_2\n")
 
 

@@ -32,15 +32,16 @@ from pipelines.limits import Limits
 from pipelines.media.resize import resize
 from pipelines.meter import Meter
 from pipelines.plan import cut_shards, list_and_probe, shards
-from pipelines.publish import finish
-from pipelines.sink import OutputError, Sink, prepare, write_part
+from pipelines.sink import Sink, write_part
 from pipelines.sources import Opened
 from pipelines.sources.choose import choose
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict
+from pipelines.storage import OutputError
 from pipelines.tasks.optical_flow import OpticalFlow
 from tests.clips import write_clip
-from tests.pipelines.copying import NoProgress, SilentMeter
+from tests.pipelines.committing import ended, prepared
+from tests.pipelines.copying import SilentMeter
 from tests.pipelines.staging import save_head, stages
 
 
@@ -248,14 +249,15 @@ def committed_run(out: Path, media: Path, checkpoint: Path, task: OpticalFlow) -
     config = load(checkpoint).config
     source = Files((str(media / "tile.mp4"), str(media / "wide.mp4"), str(media / "text.mp4")), VIDEO)
     plan = cut_shards(list_and_probe(source, [Decoder(task, config, Limits())]), 4)
-    sink = Sink(str(out), "run0", 1, task.format, task.output_schema(config), json.dumps({"job": "flow"}))
-    prepare(sink)
+    sink = Sink(
+        prepared(out), "run0", 1, task.format, task.output_schema(config), json.dumps({"job": "flow"})
+    )
     decode = Decode(task, config, source, Limits())
     model = ModelPlan(str(checkpoint), "float32", 2, 1)
     meter: Meter = SilentMeter()
     predict = Predict(task, model, "cpu", 1, source.kept, meter)
     for spans in shards(plan).values():
-        write_part(predict(decode(spans)), sink)
+        write_part(predict(decode.shard(spans)), sink)
     return plan, sink
 
 
@@ -273,18 +275,17 @@ def test_a_png_and_a_flo_of_every_pair(
     def deadly(*arguments: Any) -> None:
         if len(linked) == 3:
             raise KilledError
-        linked.append(arguments)
         real(*arguments)
+        linked.append(arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", deadly)
         with pytest.raises(KilledError):
-            finish(plan, sink, task, task.format, 1, NoProgress())
+            ended(plan, sink, task, task.format, 1)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "flow").iterdir()}
     assert len(before) == 3  # whole files only
 
-    prepare(sink)
-    manifest = finish(plan, sink, task, task.format, 2, NoProgress())
+    manifest = ended(plan, sink, task, task.format)
     assert (manifest.rows, manifest.quarantined) == (4 + 5, 1)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     rows = pa.concat_tables(
@@ -313,8 +314,8 @@ def test_a_full_disk_leaves_no_half_file(
 
     monkeypatch.setattr("pipelines.flows.write_flo", full)
     with pytest.raises(OutputError, match=r"tile-.*\.flo could not be written: .*No space left.*Make room"):
-        finish(plan, sink, task, task.format, 1, NoProgress())
-    assert list((tmp_path / "flow").iterdir()) == list(sink.tmp.iterdir()) == []
+        ended(plan, sink, task, task.format, 1)
+    assert list(sink.storage.names("flow")) == list(sink.storage.names("runs/tmp")) == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The end of a run: MP4s, the published table, the manifest; and the same after a kill at any point."""
 
 import dataclasses
+import json
 import os
 import shutil
 import threading
@@ -16,11 +17,13 @@ import pytest
 from pipelines import publish, reader, videos
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.manifest import Manifest, closed
-from pipelines.publish import drop_staged, finish
-from pipelines.sink import OutputError, committed, prepare, read_commits
+from pipelines.publish import drop_staged
+from pipelines.sink import committed, read_commits
+from pipelines.storage import OutputError, open_storage
 from pipelines.tensors import Format, to_numpy
 from tests.clips import write_clip
-from tests.pipelines.copying import CopyingRun, NoProgress
+from tests.pipelines.committing import ended
+from tests.pipelines.copying import CopyingRun
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +39,31 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def end(run: CopyingRun, format: Format | None = None) -> Manifest:
     """What jobs.run does from the last commit on."""
-    prepare(run.sink)
+    run.sink.storage.prepare()
     manifest = closed(run.sink)
     if manifest is None:
         run.commit()
-        manifest = finish(run.plan, run.sink, run.task, format or run.task.format, 2, NoProgress())
+        manifest = ended(run.plan, run.sink, run.task, format or run.task.format)
     write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
     drop_staged(run.sink)
     return manifest
 
 
 def seen(out: Path) -> dict[str, Any]:
-    """All that is in an output: its files' bytes, of MP4s what is in them (x264's bytes vary for tiny pictures)."""
+    """All that is in an output but drafts: its files' bytes; of manifests all but when they were made, of MP4s what is
+    in them (x264's bytes vary for tiny pictures)."""
     return {
-        str(path.relative_to(out)): _inside(path) if path.suffix == ".mp4" else path.read_bytes()
+        str(path.relative_to(out)): _inside(path)
         for path in out.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent != out / "runs/tmp"
     }
 
 
-def _inside(path: Path) -> tuple[int, int]:
+def _inside(path: Path) -> Any:
+    if path.parent.name == "manifests":
+        return {name: value for name, value in json.loads(path.read_text()).items() if name != "closed"}
+    if path.suffix != ".mp4":
+        return path.read_bytes()
     with av.open(str(path)) as file:
         return len(list(file.decode(video=0))), len(file.streams.audio)
 
@@ -135,11 +143,11 @@ def test_a_published_table_is_the_other_one_without_its_tensors(media: Path, tmp
     assert reader.dataset(str(tmp_path / "mp4")).to_table().equals(expected)
     [part] = manifest.parts
     assert part.path == "data/run0-000000.parquet"
-    assert [commit.shard for commit in read_commits(tmp_path / "mp4" / part.path)] == list(range(4))
+    assert [commit.shard for commit in read_commits(mp4.sink.storage, part.path)] == list(range(4))
     assert reader.quarantine(str(tmp_path / "mp4")).equals(reader.quarantine(str(tmp_path / "both")))
     made = [{path.name for path in (tmp_path / video / "video").iterdir()} for video in ("both", "mp4")]
     assert made[0] == made[1] == {Path(path).name for path in expected["mp4"].to_pylist()}
-    assert not (tmp_path / "mp4" / mp4.sink.folder).exists()
+    assert not list(mp4.sink.storage.names(mp4.sink.folder))
 
 
 def test_a_published_table_is_cut_into_files_of_a_size(
@@ -161,7 +169,6 @@ def test_an_item_that_misses_windows_has_no_mp4(media: Path, tmp_path: Path) -> 
         (folder / name).write_bytes((media / name).read_bytes())
     for video in ("both", "mp4"):
         run = CopyingRun.over(folder, tmp_path / video, video)
-        prepare(run.sink)
         run.commit(stop=1)
         kept = (folder / "long.mp4").read_bytes()
         (folder / "long.mp4").write_bytes(kept[:9000])  # the file breaks in the middle of the run
@@ -201,7 +208,7 @@ def kills(monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> Callable[[],
 
         return changed
 
-    for name in ("link", "unlink", "rmdir"):
+    for name in ("link", "unlink", "replace"):
         monkeypatch.setattr(os, name, deadly(getattr(os, name)))
     return lambda: count
 
@@ -210,17 +217,22 @@ def kills(monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> Callable[[],
 def test_killed_at_any_point_the_end_is_the_same(
     media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, video: str
 ) -> None:
+    committed_only = CopyingRun.over(media, tmp_path / "committed", video)
+    committed_only.commit()
+    shutil.copytree(
+        tmp_path / "committed", tmp_path / "calm"
+    )  # what parts say of their seconds is the same, too
     calm = CopyingRun.over(media, tmp_path / "calm", video)
     end(calm)
     expected = seen(tmp_path / "calm")
-    committed_only = CopyingRun.over(media, tmp_path / "committed", video)
-    committed_only.commit()
     steps = 0
     for after in (False, True):
-        for at in range(6, 200):  # the first five are prepare's own
+        for at in range(1, 300):
             out = tmp_path / f"{at}-{after}"
             shutil.copytree(tmp_path / "committed", out)
-            run = dataclasses.replace(calm, sink=dataclasses.replace(calm.sink, out=str(out)))
+            run = dataclasses.replace(
+                calm, sink=dataclasses.replace(calm.sink, storage=open_storage(str(out)))
+            )
             with monkeypatch.context() as patch:
                 count = kills(patch, at, after)
                 try:
@@ -257,9 +269,9 @@ def test_a_published_file_that_is_gone_is_made_again(media: Path, tmp_path: Path
 def test_missing_shards_are_named_before_any_video_is_made(media: Path, tmp_path: Path) -> None:
     run = CopyingRun.over(media, tmp_path, "mp4")
     run.commit()
-    committed(run.sink)[1].unlink()
+    Path(run.sink.storage.where(committed(run.sink)[1])).unlink()
     with pytest.raises(OutputError, match=r"of 4 shards, 1 are missing or incomplete: 1 \(none of 1 spans\)"):
-        finish(run.plan, run.sink, run.task, "parquet", 2, NoProgress())
+        ended(run.plan, run.sink, run.task, "parquet")
     assert not (tmp_path / "video").exists()
 
 
@@ -278,10 +290,10 @@ def test_an_encoder_that_fails_fails_the_run_and_leaves_nothing(
     with pytest.raises(
         OutputError, match=r"video/.*mp4 could not be written: .*No space left.* run the job again"
     ):
-        finish(run.plan, run.sink, run.task, "parquet", 2, NoProgress())
-    assert not list((tmp_path / "video").iterdir())
-    assert not list(run.sink.tmp.iterdir())
-    assert not list((tmp_path / "manifests").iterdir())
+        ended(run.plan, run.sink, run.task, "parquet")
+    assert not list(run.sink.storage.names("video"))
+    assert not list(run.sink.storage.names("runs/tmp"))
+    assert not list(run.sink.storage.names("manifests"))
 
 
 def test_parts_that_lack_a_window_fail_the_run(
@@ -291,10 +303,12 @@ def test_parts_that_lack_a_window_fail_the_run(
     run.commit()
     rows = videos.rows
 
-    def all_but_window_4(path: Path, columns: Any) -> Iterator[pa.Table]:
-        return (row for row in rows(path, columns) if row["window"][0].as_py() != 4)
+    def all_but_window_4(*arguments: Any) -> Iterator[pa.Table]:
+        return (row for row in rows(*arguments) if row["window"][0].as_py() != 4)
 
     monkeypatch.setattr(videos, "rows", all_but_window_4)
-    with pytest.raises(OutputError, match=r"the parts have 4 windows in order for long-.*mp4, expected 5"):
-        finish(run.plan, run.sink, run.task, "parquet", 2, NoProgress())
+    with pytest.raises(
+        OutputError, match=r"the parts have 4 windows in order for video/long-.*mp4, expected 5"
+    ):
+        ended(run.plan, run.sink, run.task, "parquet")
     assert not [path for path in (tmp_path / "video").iterdir() if path.name.startswith("long")]

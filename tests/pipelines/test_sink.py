@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,13 +12,15 @@ import pyarrow.dataset
 import pytest
 
 from pipelines import reader, sink
+from pipelines.commits import Commits
 from pipelines.errors import ItemError
 from pipelines.items import Item
-from pipelines.manifest import close
-from pipelines.plan import Probed, cut_shards, shards
-from pipelines.sink import OutputError, Sink, committed, prepare, read_commits, write_part
+from pipelines.plan import Probed, count_shards, cut_shards, shards
+from pipelines.sink import Commit, Sink, committed, read_commits, write_part
 from pipelines.stages import block_schema
+from pipelines.storage import OutputError, Storage, check_conditions
 from pipelines.tensors import Format, pack
+from tests.pipelines.committing import ended, prepared
 
 TENSOR = pa.fixed_shape_tensor(pa.uint8(), [4, 3])
 COLUMNS = pa.schema([pa.field("window", pa.int64()), pa.field("video", TENSOR)])
@@ -25,9 +28,7 @@ BROKEN = ItemError("decode", "MediaError", "no moov atom", "d1")
 
 
 def make_sink(out: Path, format: Format = "arrow", attempt: int = 1) -> Sink:
-    made = Sink(str(out), "run0", attempt, format, COLUMNS, json.dumps({"job": "test"}))
-    prepare(made)
-    return made
+    return Sink(prepared(out), "run0", attempt, format, COLUMNS, json.dumps({"job": "test"}))
 
 
 def make_plan() -> pa.Table:
@@ -63,7 +64,7 @@ def test_parts_and_manifest_hold_everything_once(tmp_path: Path, format: Format)
     plan, out = make_plan(), make_sink(tmp_path, format)
     for spans in shards(plan).values():
         write_part(make_block(spans), out)
-    manifest = close(plan, out, list(committed(out).values()))
+    manifest = ended(plan, out)
     assert (manifest.items, manifest.rows, manifest.quarantined) == (4, 9, 1)
     table = reader.dataset(str(tmp_path)).to_table()
     pairs = list(zip(table["item_id"].to_pylist(), table["window"].to_pylist(), strict=True))
@@ -76,14 +77,14 @@ def test_parts_and_manifest_hold_everything_once(tmp_path: Path, format: Format)
     }  # fmt: skip
     glob = pyarrow.dataset.dataset(str(tmp_path / "data"), format="ipc" if format == "arrow" else format)
     assert glob.count_rows() == 9
-    assert not list((tmp_path / "runs/run0/tmp").iterdir())
+    assert not list((tmp_path / "runs/tmp").iterdir())
 
 
 def test_closing_again_changes_nothing(tmp_path: Path) -> None:
     plan, out = make_plan(), make_sink(tmp_path)
     for spans in shards(plan).values():
         write_part(make_block(spans), out)
-    assert close(plan, out, list(committed(out).values())) == close(plan, out, list(committed(out).values()))
+    assert ended(plan, out) == ended(plan, out)
     assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["000001.json"]
 
 
@@ -118,7 +119,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     write_part(make_block(shards(plan)[0]), out)
     assert committed(out).keys() == {0}
     with pytest.raises(OutputError, match=r"of 3 shards, 2 are missing or incomplete: 1 \(none of 1 spans\)"):
-        close(plan, out, list(committed(out).values()))
+        ended(plan, out)
     with pytest.raises(OutputError, match=r"No finished run in .*: expected manifests/<n>\.json"):
         reader.dataset(str(tmp_path))
 
@@ -126,41 +127,84 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_commit_says_where_it_came_from(tmp_path: Path) -> None:
     out = make_sink(tmp_path, attempt=3)
     write_part(make_block(shards(make_plan())[0]), out)
-    [commit] = read_commits(tmp_path / out.part(0))
+    [commit] = read_commits(out.storage, out.part(0))
     assert (commit.rows, commit.spans, commit.quarantined, commit.attempt) == (3, 3, 1, 3)
-    assert commit.quarantine == "quarantine/run0-000000-3.parquet"
-    assert sink.read_about(tmp_path / out.part(0))["run"] == {"job": "test"}
+    assert commit.quarantine == "quarantine/run0-00000000-3.parquet"
+    assert sink.read_about(out.storage, out.part(0))["run"] == {"job": "test"}
 
 
-def test_orphans_of_a_killed_attempt_go_when_the_run_closes(tmp_path: Path) -> None:
-    plan, out = make_plan(), make_sink(tmp_path)
-    orphan = tmp_path / "quarantine/run0-000000-0.parquet"
-    orphan.write_bytes(b"half")
-    (tmp_path / "runs/run0/tmp/draft").write_bytes(b"half")
-    out = make_sink(tmp_path, attempt=2)
-    assert not list((tmp_path / "runs/run0/tmp").iterdir())
+def test_orphans_of_a_killed_attempt_are_no_part_of_the_table(tmp_path: Path) -> None:
+    plan, out = make_plan(), make_sink(tmp_path, attempt=2)
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "quarantine/run0-00000000-1.parquet").write_bytes(b"half")
+    (tmp_path / "runs/tmp/draft").write_bytes(b"half")
     for spans in shards(plan).values():
         write_part(make_block(spans), out)
-    close(plan, out, list(committed(out).values()))
-    assert [path.name for path in (tmp_path / "quarantine").iterdir()] == ["run0-000000-2.parquet"]
+    manifest = ended(plan, out)
+    assert manifest.quarantine == ("quarantine/run0-00000000-2.parquet",)
+    assert reader.quarantine(str(tmp_path)).num_rows == 1
+    assert (
+        tmp_path / "quarantine/run0-00000000-1.parquet"
+    ).exists()  # `perceive gc` deletes, nothing else does
 
 
-@pytest.mark.parametrize(
-    ("link", "message"),
-    [
-        (os.replace, "a link overwrites a file that exists"),
-        (
-            Mock(side_effect=PermissionError(1, "not permitted")),
-            "without hard links",
-        ),
-    ],
-)
-def test_a_file_system_that_cannot_refuse_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: object, message: str
+def test_a_part_that_went_after_it_was_committed_is_missed(tmp_path: Path) -> None:
+    """The snapshot says that it is there; the account is made of a listing."""
+    plan, out = make_plan(), make_sink(tmp_path)
+    commits = Commits(out, count_shards(plan))
+    for spans in shards(plan).values():
+        commits.add(Commit(**write_part(make_block(spans), out).to_pylist()[0]))
+    commits.save()
+    (tmp_path / out.part(1)).unlink()
+    assert Commits(out, 3).done.tolist() == [True, True, True]
+    with pytest.raises(
+        OutputError, match=r"1 parts that were committed are gone from .*: run0-00000001\.arrow\. Run"
+    ):
+        ended(plan, out)
+    assert Commits(out, 3).done.tolist() == [True, False, True]  # the next attempt does it again
+    write_part(make_block(shards(plan)[1]), out)
+    assert ended(plan, out).rows == 9
+
+
+def test_a_resume_lists_what_is_after_the_snapshot_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "link", link)
-    with pytest.raises(OutputError, match=message):
-        make_sink(tmp_path)
+    plan, out = make_plan(), make_sink(tmp_path)
+    commits = Commits(out, 3)
+    for shard, spans in shards(plan).items():
+        row = write_part(make_block(spans), out).to_pylist()[0]
+        if shard == 0:
+            commits.add(Commit(**row))
+    commits.save()
+    names, asked = type(out.storage).names, []
+
+    def listing(self: Storage, folder: str, after: str = "") -> Iterator[str]:
+        asked.append((folder, after))
+        return names(self, folder, after)
+
+    monkeypatch.setattr(type(out.storage), "names", listing)
+    again = Commits(out, 3)
+    assert again.done.all()
+    assert again.unread == [1, 2]
+    assert asked == [("data", out.part(0))]
+    assert [commit.shard for commit in again.read()] == [1, 2]
+    assert again.all()["shard"].to_pylist() == [0, 1, 2]
+
+
+def test_a_link_that_overwrites_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = prepared(tmp_path)
+    check_conditions(storage)
+    monkeypatch.setattr(os, "link", os.replace)
+    with pytest.raises(OutputError, match="overwrites files that exist where it was asked not to"):
+        check_conditions(storage)
+
+
+def test_a_file_system_without_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(1, "not permitted")))
+    with pytest.raises(
+        OutputError, match=r"without hard links \(not permitted\), by which files are created only if"
+    ):
+        prepared(tmp_path)
 
 
 def test_a_failing_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +214,9 @@ def test_a_failing_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        OutputError, match=r"can't be written to: No space left on device\. Make room .* to resume\."
+    ):
         write_part(make_block(shards(make_plan())[0]), out)
-    assert not list((tmp_path / "data").iterdir())
-    assert not list((tmp_path / "runs/run0/tmp").iterdir())
+    assert not list(out.storage.names("data"))
+    assert not list((tmp_path / "runs/tmp").iterdir())

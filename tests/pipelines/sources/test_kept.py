@@ -16,11 +16,12 @@ from pipelines.decoding import Decoder
 from pipelines.items import InputError
 from pipelines.limits import Limits
 from pipelines.plan import cut_shards, list_and_probe, shards
-from pipelines.sink import Sink, prepare, write_part
+from pipelines.sink import Sink, write_part
 from pipelines.stages import Decode, check_kept
 from pipelines.tensors import Format
 from tests.clips import write_clip
 from tests.conftest import tiny_config
+from tests.pipelines.committing import prepared
 from tests.pipelines.copying import Copying, ModelLess
 from tests.pipelines.sources.reading import chosen
 
@@ -55,11 +56,10 @@ def test_columns_of_every_kind_arrive_as_they_were(tmp_path: Path, suffix: str, 
     check_kept(source.kept, task, config)
     plan = cut_shards(list_and_probe(source, [Decoder(task, config, limits)]), 2)
     columns = pa.schema([*source.kept, *task.output_schema(config)])
-    sink = Sink(str(tmp_path / "out"), "run0", 1, format, columns, '{"job": "keep"}')
-    prepare(sink)
+    sink = Sink(prepared(tmp_path / "out"), "run0", 1, format, columns, '{"job": "keep"}')
     decode, predict = Decode(task, config, source, limits), ModelLess(task, config)
     predict.kept = source.kept
-    parts = [write_part(predict(decode(spans)), sink) for spans in shards(plan).values()]
+    parts = [write_part(predict(decode.shard(spans)), sink) for spans in shards(plan).values()]
     decode.reader.close()
     assert sum(part["quarantined"][0].as_py() for part in parts) == 1
     files = sorted((tmp_path / "out/data").iterdir())

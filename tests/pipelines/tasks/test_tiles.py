@@ -17,10 +17,10 @@ from pipelines.media.info import probe
 from pipelines.media.windows import Window, WindowShape, read_windows
 from pipelines.plan import shards
 from pipelines.points import Points
-from pipelines.publish import finish
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from tests.clips import write_clip
-from tests.pipelines.copying import CopyingRun, NoProgress
+from tests.pipelines.committing import ended
+from tests.pipelines.copying import CopyingRun
 from tests.pipelines.tasks.staging import Rows, rows_of
 
 CORNERS = [
@@ -125,7 +125,7 @@ def test_an_mp4_has_the_sources_frames(media: Path, tmp_path: Path) -> None:
     # A shard begins in the middle of a time's tiles.
     assert [table["stop"].to_pylist()[0] for table in shards(run.plan).values()] == [5, 10, 12, 1]
     run.commit()
-    finish(run.plan, run.sink, run.task, "parquet", 2, NoProgress())
+    ended(run.plan, run.sink, run.task, "parquet")
     assert write_contact_sheet(run.plan, run.sink, run.task, run.config, run.source, run.decoder)
     for name, frames, (height, width) in (("large.mp4", 21, (42, 70)), ("small.mkv", 9, (20, 14))):
         [path] = (tmp_path / "video").glob(f"{name.split('.')[0]}*")

@@ -1,10 +1,24 @@
-"""Secrets stay out of job files: they are stored, printed and shared. The environment holds them."""
+"""Secrets stay out of job files, and out of all that is stored, printed and shared. The environment holds them."""
 
+import json
+import os
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 _SECRET = re.compile(
     r"signature|credential|token|secret|passw|access.?key|api.?key|^(key|sig|pwd|auth)$", re.IGNORECASE
+)
+#: Of environment variables: what names a secret, not where one is (_FILE, _PATH, _URI, ...) or how it is used.
+_SECRET_NAME = re.compile(
+    r"(SECRET|TOKEN|PASSW\w*|CREDENTIALS?|API_?KEY|ACCOUNT_?KEY|ACCESS_?KEY|ACCESS_KEY_ID|CONNECTION_STRING|PRIVATE_KEY)$",
+    re.IGNORECASE,
+)
+_SHORTEST = 8  # characters of a secret: what is shorter is a word that texts may have
+_HIDDEN = "[hidden]"
+_IN_NETLOC = re.compile(r"(\w+://[^\s/:@]+:)[^\s/@]+@")
+_IN_QUERY = re.compile(
+    r"([?&][\w.-]*(?:signature|credential|token|secret|passw\w*|access.?key|api.?key|key|sig|pwd|auth)=)[^\s&\"'<>]+",
+    re.IGNORECASE,
 )
 _ENVIRONMENT = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -43,3 +57,19 @@ def check_no_secrets(uri: str) -> None:
             else f" ({'; '.join(f'{s}://: {e}' for s, e in _ENVIRONMENT.items())})."
         )
     )
+
+
+def redacted(text: str) -> str:
+    """The text without secrets: values of this environment's variables that are called so, and what addresses carry."""
+    for value in _known_secrets():
+        text = text.replace(value, _HIDDEN)
+    return _IN_QUERY.sub(rf"\1{_HIDDEN}", _IN_NETLOC.sub(rf"\1{_HIDDEN}@", text))
+
+
+def _known_secrets() -> list[str]:
+    """The longest first: one may be part of another."""
+    named = (
+        value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST
+    )
+    values = {form for value in named for form in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
+    return sorted(values, key=len, reverse=True)

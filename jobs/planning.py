@@ -1,0 +1,187 @@
+"""What a run is to do: its input listed, probed and cut into shards, and what of the table before that supersedes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.local import cores
+from jobs.budget import over
+from jobs.records import read_table
+from jobs.resolve import Resolved
+from jobs.spec import JobSpec, SpecError
+from pipelines.decoding import Decoder
+from pipelines.index import read_index
+from pipelines.items import InputError, Item
+from pipelines.listing import Changes, as_items, list_files, only
+from pipelines.manifest import Manifest
+from pipelines.meter import Progress
+from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
+from pipelines.sources import Source
+from pipelines.storage import Storage
+from pipelines.supersede import REPLACED, replaced_table
+from pipelines.tensors import is_tensor
+
+_SHARD_BYTES = 128 << 20  # of decoded windows: what a worker holds twice, and what a crash costs at most
+_SHARD_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run does, fixed before it begins."""
+
+    plan: pa.Table
+    listing: pa.Table  #: the files that the table has the items of, once the run is closed
+    replaced: pa.Table  #: of the table before
+
+
+def listed(source: Source, progress: Progress) -> pa.Table:
+    """The input's files. Raises SpecError."""
+    progress.stage("files listed", None)
+    try:
+        listing = list_files(source, progress.at)
+    except InputError as error:
+        raise SpecError(f"input: {error}") from error
+    progress.total(listing.num_rows)
+    return listing
+
+
+def plan_all(resolved: Resolved, listing: pa.Table, progress: Progress) -> Planned:
+    """The whole input."""
+    plan = _cut(resolved, resolved.source.items(as_items(listing)), progress)
+    return Planned(plan, listing, REPLACED.empty_table())
+
+
+def plan_changed(
+    resolved: Resolved,
+    listing: pa.Table,
+    changes: Changes,
+    base: Manifest,
+    storage: Storage,
+    progress: Progress,
+) -> Planned:
+    """The files that the table doesn't have yet, or not as they are now; items of files that are gone go."""
+    files = only(listing, changes.added | changes.changed)
+    index = read_index(base.index, storage, ["item_id", "uri"])
+    before = only(read_table(storage, base.run_id, "inputs"), changes.changed | changes.gone)
+    replaced = _of(index, before["uri"])["item_id"].unique().to_pylist()
+    plan = (
+        _cut(resolved, resolved.source.items(as_items(files)), progress)
+        if files.num_rows
+        else PLAN.empty_table()
+    )
+    return Planned(plan, listing, replaced_table(replaced, []))
+
+
+def plan_retry(
+    resolved: Resolved, listing: pa.Table, before: pa.Table, bad: pa.Table, progress: Progress
+) -> Planned | None:
+    """Rows of the quarantine table again, with what their files are now; None if none of them can be.
+
+    `listing` is the input as it is, `before` as the table has it. Of a table or a tar that has changed, nothing is
+    retried: its other rows are another version's. Of an item whose files are made of all its windows, and of one that
+    has changed, all windows are done again.
+    """
+    now = {row["uri"]: row for row in _of(listing, bad["uri"].unique()).to_pylist()}
+    then = {row["uri"]: row["version"] for row in _of(before, bad["uri"].unique()).to_pylist()}
+    failed: dict[str, list[tuple[int, int]]] = {}
+    taken: dict[str, Item] = {}
+    for row in bad.select(["item_id", "uri", "member", "first", "stop"]).to_pylist():
+        file = now.get(row["uri"])
+        if file is None or (row["member"] is not None and file["version"] != then.get(row["uri"])):
+            continue
+        taken[row["uri"]] = Item(**file)
+        failed.setdefault(row["item_id"], []).append((row["first"], row["stop"]))
+    if not failed:
+        return None
+    items = (item for item in resolved.source.items(iter(taken.values())) if item.item_id in failed)
+    plan = _cut(resolved, items, progress)
+    assembly = resolved.job.options.assembly
+    whole: list[str] = []
+    spans: list[tuple[str, int]] = []
+    rows = plan.select(["item_id", "uri", "version", "first", "stop"]).to_pylist()
+    planned: dict[str, set[tuple[int, int]]] = {}
+    for row in rows:
+        planned.setdefault(row["item_id"], set()).add((row["first"], row["stop"]))
+    versions = {row["item_id"]: (row["uri"], row["version"]) for row in rows}
+    for item, cut in planned.items():
+        uri, version = versions[item]
+        if (assembly and assembly.whole_items) or version != then.get(uri) or not set(failed[item]) <= cut:
+            whole.append(item)
+        else:
+            spans += [(item, first) for first, _ in failed[item]]
+    all_of, some_of = set(whole), set(spans)
+    keep = [row["item_id"] in all_of or (row["item_id"], row["first"]) in some_of for row in rows]
+    plan = _renumbered(plan.filter(pa.array(keep, pa.bool_())))
+    return Planned(plan, _updated(before, list(taken.values())), replaced_table(whole, spans))
+
+
+def _of(rows: pa.Table, uris: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows that are of these files."""
+    return rows.filter(pc.is_in(rows["uri"], value_set=pa.array(uris.to_pylist(), pa.string())))
+
+
+def _renumbered(plan: pa.Table) -> pa.Table:
+    """The plan with its shards counted from 0 again, each with the rows that are left of it."""
+    numbers = plan["shard"].to_numpy()
+    new = pa.array((numbers[1:] != numbers[:-1]).cumsum() if len(numbers) else [], pa.int32())
+    first = pa.array([0] if len(numbers) else [], pa.int32())
+    return plan.set_column(0, PLAN.field(0), pa.chunked_array([first, new])).combine_chunks()
+
+
+def _updated(before: pa.Table, files: list[Item]) -> pa.Table:
+    """A listing with the files as they are now."""
+    versions = {file.uri: (file.version, file.size) for file in files}
+    rows = [
+        row
+        | dict(zip(("version", "size"), versions.get(row["uri"], (row["version"], row["size"])), strict=True))
+        for row in before.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, before.schema)
+
+
+def _cut(resolved: Resolved, items: Iterable[Item], progress: Progress) -> pa.Table:
+    """The items probed, and cut into shards."""
+    job, config = resolved.job, resolved.config
+    progress.stage("items planned", None)
+    decoders = [Decoder(job.options, config, job.limits) for _ in range(cores())]
+    asked = job.compute.shard_windows
+    size = asked or _shard_windows(job.options.input_schema(config))
+    try:
+        probed = _watched(list_and_probe(resolved.source, decoders, items, _said(progress)), job, progress)
+        return cut_shards(probed, size, None if asked else _SHARD_BYTES)
+    except InputError as error:
+        raise SpecError(f"input: {error}") from error
+    finally:
+        for decoder in decoders:
+            decoder.close()
+
+
+def _said(progress: Progress) -> Callable[..., None]:
+    """What is retried while there is no run yet whose event that could be."""
+
+    def say(kind: str, **fields: Any) -> None:
+        progress.say(f"{kind}: {fields['uri']} ({fields['error']}), again in {fields['wait_s']:.0f} s")
+
+    return say
+
+
+def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
+    done = 0
+    for done, one in enumerate(probed, 1):
+        if one.error and job.on_error == "fail":
+            raise over(job, done, 1, one.item.uri, one.error.stage, one.error.message)
+        yield one
+        progress.at(done)
+    progress.total(done)
+
+
+def _shard_windows(columns: pa.Schema) -> int:
+    window = sum(
+        field.type.storage_type.list_size * field.type.value_type.bit_width // 8
+        for field in columns
+        if is_tensor(field.type)
+    )
+    return max(1, min(_SHARD_WINDOWS, _SHARD_BYTES // max(1, window)))

@@ -1,0 +1,90 @@
+"""A run's record in its output, from which it is resumed: what it is, its plan, its input, and what it supersedes.
+
+runs/<run-id>/spec.yaml         the job
+runs/<run-id>/plan.parquet      items and shards
+runs/<run-id>/inputs.parquet    the files of the input, as they were listed
+runs/<run-id>/replaced.parquet  what of the table before is done again
+runs/<run-id>/run.json          the fingerprint; written last, so a run that has it has them all
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from jobs.lease import earlier, last
+from jobs.spec import JobSpec
+from pipelines.storage import OutputError, Storage, create_text, created
+
+_VERSION = 1
+
+#: What a run does: all of the input into a new output; all of it again; what has changed of it; what failed.
+Kind = Literal["first", "all", "changed", "retry"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run is."""
+
+    run_id: str
+    kind: Kind
+    base: int | None  #: the manifest whose table it goes on from or takes the place of
+    fingerprint: dict[str, Any]
+    errors: str | None = None  #: of a retry: the class that is tried again; None is all
+
+
+def write_record(
+    storage: Storage, record: Record, job: JobSpec, plan: pa.Table, listing: pa.Table, replaced: pa.Table
+) -> None:
+    """Keep it; what is there stays."""
+    folder = f"runs/{record.run_id}"
+    create_text(storage, f"{folder}/spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    for name, table in (("plan", plan), ("inputs", listing), ("replaced", replaced)):
+        with created(storage, f"{folder}/{name}.parquet") as draft:
+            pq.write_table(table, draft, compression="zstd")
+    create_text(storage, f"{folder}/run.json", json.dumps({"version": _VERSION, **asdict(record)}, indent=1))
+
+
+def read_record(storage: Storage, run_id: str) -> Record | None:
+    """A run's record; None if it was killed before it had one."""
+    name = f"runs/{run_id}/run.json"
+    try:
+        found: dict[str, Any] = json.loads(storage.read(name))
+    except FileNotFoundError:
+        return None
+    if found.pop("version", None) != _VERSION:
+        raise OutputError(
+            f"{storage.where(name)} was written by another perceiver-batch. Go on with that one, or choose another "
+            "output."
+        )
+    return Record(**found)
+
+
+def read_table(storage: Storage, run_id: str, name: Literal["plan", "inputs", "replaced"]) -> pa.Table:
+    """One of a run's tables."""
+    with storage.open(f"runs/{run_id}/{name}.parquet") as file:
+        return pq.read_table(file)
+
+
+def read_spec(storage: Storage, run_id: str) -> dict[str, Any]:
+    """A run's job, as a document."""
+    document: dict[str, Any] = yaml.safe_load(storage.read(f"runs/{run_id}/spec.yaml"))
+    return document
+
+
+def current(storage: Storage) -> Record | None:
+    """The run that an output was last worked on by; None in a new one."""
+    return next(filter(None, (read_record(storage, run_id) for run_id in _latest_first(storage))), None)
+
+
+def _latest_first(storage: Storage) -> Iterator[str]:
+    lease = last(storage)
+    if lease is None:
+        return
+    yield lease.run_id
+    for before in earlier(storage, lease):  # that one may have been killed before it had a record
+        yield before.run_id

@@ -1,0 +1,147 @@
+"""A job as this machine can run it: its checkpoint, device, dtype, workers and source, or why it can't."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from cluster.local import cores
+from jobs.spec import JobSpec, SpecError
+from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
+from perceiver_core.config import PerceiverConfig
+from pipelines.contents import IMAGE
+from pipelines.items import InputError
+from pipelines.meter import Progress
+from pipelines.pictures import check_recipe
+from pipelines.pools import PoolError, Pools, fit_pools
+from pipelines.sources import Source
+from pipelines.sources.choose import choose
+from pipelines.stages import ModelPlan, check_kept
+
+#: What one decoder call may hold of scores and activations.
+_DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
+#: Ray's switches for pickles in tables: code that runs when a stranger's file is read.
+_UNPICKLING = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A job, and what it comes to here."""
+
+    job: JobSpec
+    checkpoint: CheckpointInfo
+    model: ModelPlan
+    source: Source
+    gpus: int  #: 0 is the CPU
+    pools: Pools
+
+    @property
+    def config(self) -> PerceiverConfig:
+        return self.checkpoint.config
+
+    @property
+    def columns(self) -> pa.Schema:
+        """What is kept of the input, then the task's columns."""
+        return pa.schema([*self.source.kept, *self.job.options.output_schema(self.config)])
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+
+def resolve(job: JobSpec, progress: Progress) -> Resolved:
+    """What the job comes to on this machine. Raises SpecError."""
+    _refuse_pickles()
+    checkpoint = _checkpoint(job, progress)
+    gpus = _gpus(job)
+    pools = _pools(job, gpus)
+    model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
+    return Resolved(job, checkpoint, model, _source(job, checkpoint), gpus, pools)
+
+
+def _refuse_pickles() -> None:
+    for name in _UNPICKLING:
+        if os.environ.get(name, "").lower() in ("1", "true"):
+            raise SpecError(
+                f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
+                f"brings along. Unset it: perceive reads no pickles. (unset {name})"
+            )
+
+
+def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
+    try:
+        found = inspect(job.model.checkpoint, progress=progress)
+    except CheckpointError as error:
+        raise SpecError(f"model.checkpoint: {error}") from error
+    if found.architecture not in job.options.architectures:
+        why = getattr(job.options, "refused", {}).get(
+            found.architecture, "Choose another checkpoint or another task."
+        )
+        raise SpecError(
+            f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
+            f"on {' or '.join(job.options.architectures)}. {why}"
+        )
+    try:
+        job.options.check(found.config)
+    except ValueError as error:
+        raise SpecError(f"options: {error}") from error
+    return found
+
+
+def _gpus(job: JobSpec) -> int:
+    """How many GPUs the run uses; 0 is the CPU."""
+    wanted = job.compute.device
+    if wanted == "cpu" or (wanted == "auto" and not Path("/proc/driver/nvidia").exists()):
+        return 0
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SpecError(
+            "compute.device asks for cuda, but PyTorch sees no GPU here. Install a CUDA build of PyTorch, check "
+            "nvidia-smi, or set compute.device to cpu."
+        )
+    return torch.cuda.device_count()
+
+
+def _pools(job: JobSpec, gpus: int) -> Pools:
+    try:
+        return fit_pools([(cores(), gpus)], job.compute.decode_workers, job.compute.predict_workers)
+    except PoolError as error:
+        raise SpecError(str(error)) from error
+
+
+def _dtype(job: JobSpec, device: str) -> str:
+    if job.model.dtype != "auto":
+        return job.model.dtype
+    if device == "cpu":
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+
+def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
+    batch = job.compute.batch or job.options.batch(device)
+    chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
+    reference = job.model.reference or checkpoint.config.reference
+    # The folder that was inspected: whatever becomes of a URL meanwhile, workers open what the fingerprint names.
+    return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
+
+
+def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
+    uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
+    about = job.input
+    # The task of every checkpoint, latents, is given what this one reads.
+    given = getattr(job.options, "contents_for", lambda _: job.options.contents)(checkpoint.config)
+    if (IMAGE,) in given:
+        try:
+            check_recipe(checkpoint.path, checkpoint.config)
+        except ValueError as error:
+            raise SpecError(f"model.checkpoint: {error}") from error
+    try:
+        source = choose(uris, about.format, about.columns, about.keep, given, job.limits, about.roots)
+        check_kept(source.kept, job.options, checkpoint.config)
+        return source
+    except InputError as error:
+        raise SpecError(f"input: {error}") from error

@@ -1,0 +1,54 @@
+"""Feeding the pipeline: a table with a row per shard becomes a block per shard, a few at a time."""
+
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES,
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+)
+from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
+from ray.data._internal.execution.operators.input_data_buffer import InputDataBuffer
+from ray.data._internal.logical.interfaces import LogicalPlan
+from ray.data._internal.logical.operators import StreamingRepartition
+
+_AHEAD = 4  # shards that wait for each worker of the first stage
+_BUFFER = 64  # of these on their way: Ray looks ten times a second, and by default finds two
+
+
+class FewAhead(BackpressurePolicy):
+    """No shard becomes a block before its time.
+
+    Ray Data's policies count bytes, of which plan rows have next to none: the whole plan was in the driver's memory,
+    8 kB a shard, while the first shards were decoded.
+    """
+
+    def can_add_input(self, op: Any) -> bool:
+        return not self._has_enough(op)
+
+    def max_task_output_bytes_to_read(self, op: Any) -> int | None:
+        return 0 if self._has_enough(op) else None
+
+    def _has_enough(self, op: Any) -> bool:
+        """Whether the operator cuts the input, and has done enough of it for now."""
+        if not (op.input_dependencies and isinstance(op.input_dependencies[0], InputDataBuffer)):
+            return False
+        workers = sum(taker.get_max_concurrency_limit() or 1 for taker in op.output_dependencies)
+        return bool(self._topology[op].total_enqueued_output_blocks() >= _AHEAD * workers)
+
+
+def feed(shards: pa.Table, cpus: float) -> ray.data.Dataset:
+    """A block for each row of plan.by_shard, in order. As a list of tables a million took an hour, and 60 GB."""
+    blocks = [pa.Table.from_batches([batch]) for batch in shards.to_batches()]
+    dataset: ray.data.Dataset = ray.data.from_blocks(blocks)
+    context = dataset.context  # a copy: the process's own stays as it is
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, FewAhead])
+    # Dataset.repartition has no argument for CPUs. Its task would ask for one, and wait for ever where pools have all.
+    cut = StreamingRepartition(
+        target_num_rows_per_block=1,
+        input_dependencies=[dataset._logical_plan.dag],
+        ray_remote_args={"num_cpus": cpus, "_generator_backpressure_num_objects": 2 * _BUFFER},
+        compute=ray.data.TaskPoolStrategy(size=1),
+    )
+    return ray.data.Dataset._from_parent(dataset, LogicalPlan(cut, context))

@@ -1,0 +1,172 @@
+"""Trouble that is not a file's fault: stores that do not answer, devices that are short of memory or sick."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from threading import Event
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import tenacity
+
+from pipelines.errors import ItemError
+from pipelines.items import version_now
+from pipelines.sources import SourceError
+from pipelines.transient import UnavailableError, is_transient, retrying
+
+T = TypeVar("T")
+
+_LEAST = 4  # tries of an item, even if each of them takes longer to fail than all patience
+#: How CUDA's libraries begin their errors, where PyTorch has no class for them.
+_SICK = ("CUDA error", "device-side assert", "CUBLAS", "cuDNN error")
+#: Decibels of a perfect reconstruction, or of silence for silence, are infinite; NaN they are not.
+_UNBOUNDED = ("video_psnr", "audio_psnr")
+
+
+class DeviceMemoryError(RuntimeError):
+    """The device has no room for one window and one output point."""
+
+
+class DeviceError(RuntimeError):
+    """A device failed under one shard again and again."""
+
+
+class NonFiniteError(ArithmeticError):
+    """The model's answer holds NaN or infinity."""
+
+
+class _Patience:
+    """When to stop asking: so long after the first failure, for the reading before it may have taken longer itself."""
+
+    def __init__(self, seconds: float, stop: Event) -> None:
+        self.seconds, self.stop, self.first = seconds, stop, 0.0
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        now = state.outcome_timestamp or 0.0
+        if state.attempt_number == 1:
+            self.first = now
+        over = now - self.first >= self.seconds and state.attempt_number >= _LEAST
+        return over or self.stop.is_set()
+
+
+def persistently(
+    read: Callable[[], T],
+    seconds: float,
+    tell: Callable[[BaseException, float], None],
+    stop: Event | None = None,
+) -> T:
+    """Call what reads an item again while it fails in passing, for so long; then raise the last error.
+
+    `tell` is called with the error and the seconds of the pause, before it; `stop` ends the waiting.
+    """
+    stop = stop or Event()
+    patience, sleep = _Patience(seconds, stop), tenacity.sleep_using_event(stop)
+    return retrying(seconds, tell).copy(stop=patience, sleep=sleep)(read)
+
+
+def retry_fields(stage: str, item: Mapping[str, Any], error: BaseException, wait_s: float) -> dict[str, Any]:
+    """What is told of a retry."""
+    return {
+        "stage": stage,
+        "uri": item["uri"],
+        "error": type(error).__name__,
+        "message": str(error),
+        "wait_s": round(wait_s, 2),
+    }
+
+
+def blame(error: Exception, item: Mapping[str, Any], stage: str, seconds: float) -> ItemError:
+    """What is wrong with an item, of an error that persisted; UnavailableError if it is not the item but its store."""
+    if not is_transient(error):
+        return ItemError.of(error, stage)
+    uri = item["uri"]
+    what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+    try:
+        now = version_now(uri)
+    except FileNotFoundError:
+        return _changed(f"{uri} is gone", what)
+    except Exception as silence:
+        raise UnavailableError(
+            f"{uri} could not be read for {seconds:g} s ({what}), and its store does not say what has become of it "
+            f"({type(silence).__name__}: {str(silence).rstrip('.')}). Check the network, the store and its "
+            "credentials, then run the job again: it resumes."
+        ) from error
+    if now != item["version"]:
+        return _changed(f"{uri} has changed: expected version {item['version']}, got {now}", what)
+    return ItemError.of(error, "read")  # the store is up: it is this object that can't be read
+
+
+def _changed(what: str, error: str) -> ItemError:
+    message = f"{what}, since the run was planned ({error}). Run the job again into another output."
+    return ItemError.of(SourceError(message), "read")
+
+
+def is_sick(error: RuntimeError) -> bool:
+    """Whether an error says that the device's context is broken: all calls after it fail, in this process."""
+    import torch
+
+    known: Any = getattr(torch, "AcceleratorError", ())  # since 2.8
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, known) or any(text in str(error) for text in _SICK)
+
+
+def out_of_memory(error: BaseException, device: str, dtype: str) -> DeviceMemoryError:
+    """No room, even for the least: what was asked for, and what to set."""
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    smaller = "" if dtype == "bfloat16" else "set model.dtype to bfloat16, "
+    return DeviceMemoryError(
+        f"The device {device} ran out of memory with one window and one output point at a time: expected room for "
+        f"another {asked[1] if asked else 'allocation'} beside the model; got: {first_line(error)}. End what else "
+        f"uses the device, {smaller}choose a device with more memory, or set compute.device to cpu; then run the job "
+        "again: it resumes."
+    )
+
+
+def broken_device(error: BaseException, shard: int, times: int) -> DeviceError:
+    """The device fails whatever process uses it."""
+    return DeviceError(
+        f"Shard {shard} met an error of its device {times} times, each in another process; the last: "
+        f"{first_line(error)}. Look for the device's own errors (nvidia-smi -q, dmesg), set CUDA_LAUNCH_BLOCKING=1 to "
+        "learn which call it is, or choose another device; then run the job again: it resumes."
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says at first, without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def nonfinite(predictions: Mapping[str, Any]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows of what was predicted hold numbers that no model should answer: masks (rows,), by column."""
+    masks = {
+        name: np.array([_is_bad(name, row) for row in values], bool) for name, values in predictions.items()
+    }
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _is_bad(name: str, row: npt.NDArray[Any] | np.generic) -> bool:
+    if row.dtype.kind != "f":
+        return False
+    return bool(np.isnan(row).any() if name in _UNBOUNDED else not np.isfinite(row).all())
+
+
+def nonfinite_error(columns: Mapping[str, int], dtype: str) -> NonFiniteError:
+    """What a span's quarantine row says: in which columns, and of how many of its windows each."""
+    where = ", ".join(f"{name} ({count} windows)" for name, count in columns.items())
+    rounded = "" if dtype == "float32" else "Set model.dtype to float32: " + dtype + " overflows sooner. "
+    return NonFiniteError(
+        f"expected finite numbers of the model; got NaN or infinity in {where}, twice, from two processes. {rounded}"
+        "Check the item, and the checkpoint with others, or leave the item out of the input."
+    )
+
+
+def end_process() -> NoReturn:
+    """End this worker, so that Ray starts another and gives it the shard again; by sys.exit it would not."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
