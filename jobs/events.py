@@ -76,7 +76,14 @@ class Events:
         line = json.dumps(head | {"attempt": self._attempt, "event": kind} | fields, default=str)
         with self._lock:
             self._waiting.append(redacted(line))
-        if kind in _URGENT or "://" not in self._storage.uri or time.monotonic() - self._written > _EVERY_S:
+        if kind in _URGENT or "://" not in self._storage.uri:
+            self.flush()
+        else:
+            self.tick()
+
+    def tick(self) -> None:
+        """Write what has waited for long; called now and then."""
+        if time.monotonic() - self._written > _EVERY_S:
             self.flush()
 
     def flush(self) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -69,6 +70,7 @@ class Lease:
     run_id: str
     holder: Holder
     began: str  #: in UTC
+    token: str = ""  #: nobody else's: in a bucket, equal files count as one's own
 
 
 def last(storage: Storage) -> Lease | None:
@@ -118,6 +120,7 @@ def held(storage: Storage, run_id: str, before: Lease | None) -> Iterator[Callab
         run_id,
         Holder.me(),
         datetime.now(UTC).isoformat(timespec="seconds"),
+        uuid.uuid4().hex,
     )
     name = f"{_FOLDER}/{lease.number:06d}"
     if not create_text(storage, f"{name}.json", json.dumps(asdict(lease), indent=1)):
@@ -159,7 +162,8 @@ def held(storage: Storage, run_id: str, before: Lease | None) -> Iterator[Callab
 def claim_attempt(storage: Storage, run_id: str) -> int:
     """The number of a new attempt of a run, nobody else's."""
     number = attempts(storage, run_id) + 1
-    while not create_text(storage, f"{_attempts(run_id)}/{number:06d}.json", json.dumps(asdict(Holder.me()))):
+    text = json.dumps(asdict(Holder.me()) | {"token": uuid.uuid4().hex})
+    while not create_text(storage, f"{_attempts(run_id)}/{number:06d}.json", text):
         number += 1
     return number
 

@@ -81,7 +81,7 @@ def plan_retry(
     """Rows of the quarantine table again, with what their files are now; None if none of them can be.
 
     `listing` is the input as it is, `before` as the table has it. Of a table or a tar that has changed, nothing is
-    retried: its other rows are another version's. Of an item whose files are made of all its windows, and of one that
+    retried: its other rows are another version's, or not known. Of an item whose files are made of all its windows, and of one that
     has changed, all windows are done again.
     """
     now = {row["uri"]: row for row in _of(listing, bad["uri"].unique()).to_pylist()}
@@ -115,7 +115,10 @@ def plan_retry(
     all_of, some_of = set(whole), set(spans)
     keep = [row["item_id"] in all_of or (row["item_id"], row["first"]) in some_of for row in rows]
     plan = _renumbered(plan.filter(pa.array(keep, pa.bool_())))
-    return Planned(plan, _updated(before, list(taken.values())), replaced_table(whole, spans))
+    if not plan.num_rows:  # of a table that could not be read and now can, the items are its rows
+        return None
+    done = [taken[uri] for uri in {uri for uri, _ in versions.values()}]
+    return Planned(plan, _updated(before, done), replaced_table(whole, spans))
 
 
 def _of(rows: pa.Table, uris: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -32,7 +32,7 @@ from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
 from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink
-from pipelines.storage import Storage, check_conditions, open_storage
+from pipelines.storage import OutputError, Storage, check_conditions, open_storage
 from pipelines.supersede import carry, nothing
 from pipelines.watchdog import Watch
 
@@ -116,7 +116,7 @@ def go_on(
             events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)
         with recorded(events):
             sink = _sink(storage, record, resolved, attempt)
-            plan = planned.plan if planned else read_table(storage, record.run_id, "plan")
+            plan = read_table(storage, record.run_id, "plan")  # also of one that was killed before it had all
             manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
         return _end(manifest, record, resolved, storage, to_do, began)
 
@@ -240,13 +240,14 @@ def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Ite
         from ray.exceptions import RayError
 
         last = False
-        with suppress(RayError):  # the count is lost with its node; the run itself says what became of it
-            while not last:
-                last = stop.wait(0.5)
+        while not last:
+            last = stop.wait(0.5)
+            # A meter that is lost, or a storage that is down: the run itself says what became of it.
+            with suppress(RayError, OutputError):
                 progress.at(before + meter.read().get("predict", 0))
                 for told in meter.heard():
                     events.note(told.pop("kind"), at=told.pop("time"), **told)
-                events.flush()
+                events.tick()
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()

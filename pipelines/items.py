@@ -104,7 +104,9 @@ def open_item(uri: str, ahead: int = 4 << 20, redirects: bool = True) -> BinaryI
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")
     with _answering(uri):
-        return io.BufferedReader(_Whole(fs.open(path, "rb", block_size=ahead), uri), 1 << 16)
+        # By name: the default of gcsfs 2026.10 waits for ever for the rest of a short answer.
+        file = fs.open(path, "rb", block_size=ahead, cache_type="readahead")
+        return io.BufferedReader(_Whole(file, uri), 1 << 16)
 
 
 def read_span(uri: str, offset: int, size: int) -> bytes:

@@ -20,6 +20,7 @@ from pipelines.transient import PATIENCE_S
 from pipelines.watchdog import Watch, watch
 
 _TRIES = 3  # of a shard that kills its worker; by default Ray would go on for ever
+_ADVICE = "Failed to apply UDF transform after"  # one try, and how to configure retries
 _RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _TRIES}
 
 
@@ -110,4 +111,14 @@ def cause_of(error: BaseException) -> BaseException:
         inner = error.cause
     elif isinstance(error, ActorDiedError):  # while it started: Ray keeps what it raised as its own argument
         inner = next((one for one in error.args if isinstance(one, BaseException)), None)
-    return cause_of(inner) if isinstance(inner, BaseException) and inner is not error else error
+    if not isinstance(inner, BaseException) or inner is error:
+        return error
+    return cause_of(_without_advice(inner))
+
+
+def _without_advice(error: BaseException) -> BaseException:
+    """An error without what Ray appends to its text, or as a third argument that OSError takes for a file's name."""
+    given = [arg.partition(f"\n{_ADVICE}")[0] if isinstance(arg, str) else arg for arg in error.args]
+    error.args = tuple(arg for arg in given if not (isinstance(arg, str) and arg.startswith(_ADVICE)))
+    named = isinstance(error, OSError) and str(error.filename).startswith(_ADVICE)
+    return OSError(*error.args) if named else error

@@ -181,7 +181,7 @@ def shards(plan: pa.Table) -> dict[int, pa.Table]:
     """The plan's rows by shard, each a slice without a copy (a plan's rows are in shard order)."""
     ids = plan["shard"].to_numpy()
     starts = np.flatnonzero(np.diff(ids, prepend=-1)).tolist()
-    stops = [*starts[1:], len(ids)]
+    stops = [*starts[1:], len(ids)][: len(starts)]
     return {
         int(ids[start]): plan.slice(start, stop - start) for start, stop in zip(starts, stops, strict=True)
     }

@@ -98,8 +98,7 @@ def _stage(op: Any, state: Any) -> dict[str, Any]:
         "finished": op.metrics.num_tasks_finished,
         "outputs": op.metrics.num_task_outputs_generated,
         "actors": {
-            # Ray Data counts those that are restarting as running.
-            "alive": actors.running - actors.restarting if actors else 0,
+            "alive": actors.running if actors else 0,
             "pending": actors.pending if actors else 0,
             "restarting": actors.restarting if actors else 0,
         },

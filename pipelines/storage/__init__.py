@@ -4,6 +4,7 @@ What all promise: `create` makes a file appear whole or not at all, and only if 
 many try at once. On that alone rests that every row is there exactly once.
 """
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -120,8 +121,8 @@ def check_conditions(storage: Storage) -> None:
 
 
 def open_storage(uri: str) -> Storage:
-    """The storage of an output's path or URI; nothing is touched yet. InputError where its driver is missing."""
+    """The storage of an output's path or URI; nothing is touched yet, nor is its driver looked for."""
     from pipelines.storage.local import LocalStorage
     from pipelines.storage.objects import ObjectStorage
 
-    return ObjectStorage(uri.rstrip("/")) if "://" in uri else LocalStorage(uri.rstrip("/") or "/")
+    return ObjectStorage(uri.rstrip("/")) if "://" in uri else LocalStorage(os.path.abspath(uri))

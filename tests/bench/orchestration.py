@@ -87,7 +87,7 @@ def _cpu(folder: Path, checkpoint: Path, windows: int) -> None:
     decode, predict = Decode(task, config, source, Limits()), _modelless(task, config)
     sink = _sink(folder / "alone", task, config)
     sink.storage.prepare()
-    alone = _cpu_of(lambda: [write_part(predict(decode.shard(rows)), sink) for rows in shards(plan).values()])
+    alone = cpu_of(lambda: [write_part(predict(decode.shard(rows)), sink) for rows in shards(plan).values()])
     used = {}
     for few in (True, False):  # what Ray takes to start and stop is the same in both
         some = plan.slice(0, _SHARD_WINDOWS * 2) if few else plan
@@ -95,7 +95,7 @@ def _cpu(folder: Path, checkpoint: Path, windows: int) -> None:
         out = folder / f"zeros{few}"
         used[few] = (
             count_windows(some),
-            _cpu_of(lambda s=some, o=out: _pipeline(s, source, task, config, checkpoint, o)),
+            cpu_of(lambda s=some, o=out: _pipeline(s, source, task, config, checkpoint, o)),
         )  # type: ignore[misc]
     count = count_windows(plan)
     (small, small_seconds), (large, large_seconds) = used[True], used[False]
@@ -150,7 +150,17 @@ def _pipeline(
         pools = fit_pools([(cores(), 0)], None, None)
         meter = Meter.start()
         dataset = build(
-            by_shard(plan), task, config, source, Limits(), _model_plan(checkpoint), "cpu", cores(), sink, pools, meter
+            by_shard(plan),
+            task,
+            config,
+            source,
+            Limits(),
+            _model_plan(checkpoint),
+            "cpu",
+            cores(),
+            sink,
+            pools,
+            meter,
         )
         cold = 0.0
         stop = threading.Event()
@@ -202,7 +212,7 @@ def _own() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _cpu_of(call: Callable[[], Any]) -> float:
+def cpu_of(call: Callable[[], Any]) -> float:
     with _Watched() as watched:
         call()
     return watched.seconds

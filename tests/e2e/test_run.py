@@ -129,14 +129,14 @@ def test_bad_items_are_named_and_explained(finished: Path, media: Path) -> None:
 
 def test_progress_on_stderr_and_nothing_else(finished: Path) -> None:
     said = (finished / "stderr").read_text().splitlines()
-    assert said[:2] == ["items planned: 6", "windows: 6"]
-    assert all(line.startswith("windows: ") for line in said[1:]), said
+    assert said[:3] == ["files listed: 6", "items planned: 6", "windows: 6"]
+    assert all(line.startswith("windows: ") for line in said[2:]), said
 
 
 def test_running_again_does_nothing(finished: Path) -> None:
     before = sorted(path.stat().st_mtime_ns for path in (finished / "out").rglob("*") if path.is_file())
     done = perceive("run", finished / "job.yaml", "--json")
-    assert done.stderr == "items planned: 6\n"  # no windows, so no Ray and no model
+    assert done.stderr == "files listed: 6\n"  # nothing is planned: no decoder, no Ray and no model
     result = json.loads(done.stdout)
     assert (done.returncode, result["exit_code"], result["windows_now"], result["rows"]) == (3, 3, 0, 6)
     assert (
@@ -149,14 +149,15 @@ def test_a_changed_job_is_refused_by_name_of_what_changed(finished: Path, media:
     assert done.returncode == 2
     assert "already holds run" in done.stderr
     assert "options.top_k was 2, is 1" in done.stderr
-    assert "input (the same items, cut into other shards)" in done.stderr
+    assert "shard_windows was 2, is 3" in done.stderr
     extra = shutil.copy(media / "h264.mp4", media / "new.mp4")
     try:
         done = perceive("run", finished / "job.yaml")
     finally:
         Path(extra).unlink()
     assert done.returncode == 2
-    assert "input (1 items added, 0 removed, 0 changed)" in done.stderr
+    assert "input (1 files added, 0 changed, 0 gone)" in done.stderr
+    assert "add --supersede to do what is new or changed" in done.stderr
 
 
 def test_no_fold_is_the_plain_model(finished: Path, media: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -256,7 +257,9 @@ def test_killed_at_random_instants_the_table_is_the_undisturbed_one(
     assert glob.count_rows() == expected.num_rows == 14 + 5
     drop = ["attempt"]
     assert reader.quarantine(killed).drop_columns(drop).equals(reader.quarantine(calm).drop_columns(drop))
+    assert perceive("gc", killed, "--grace", "0s").returncode == 0
     assert len(list(Path(killed, "quarantine").iterdir())) == 1
+    assert reader.dataset(killed).to_table().equals(expected)
 
 
 def test_killed_while_mp4s_are_made_the_run_goes_on_from_there(

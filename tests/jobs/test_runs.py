@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -316,6 +317,23 @@ def test_a_row_of_a_table_that_changed_is_not_retried(tmp_path: Path, texts_mode
     assert not balance(bucket.out).wrong
 
 
+def test_a_table_that_could_not_be_read_is_not_taken_for_done_by_a_retry(
+    tmp_path: Path, texts_model: Path, kill: Kill
+) -> None:
+    bucket = Bucket(tmp_path, texts_model)
+    table = pa.table({"text": ["one", "two"]})
+    pq.write_table(table, bucket.folder / "a.parquet")
+    (bucket.folder / "b.parquet").write_bytes(b"PAR1 no table PAR1")
+    assert bucket.run().quarantined == 1
+    pq.write_table(table, bucket.folder / "b.parquet")
+    assert bucket.retry() is None
+    with pytest.raises(SpecError, match="1 changed"):
+        bucket.run()
+    assert bucket.run(supersede=True).windows_now == 2
+    assert (reader.manifest(bucket.out).rows, reader.quarantine(bucket.out).num_rows) == (4, 0)
+    assert not balance(bucket.out).wrong
+
+
 def test_the_error_rate_is_checked_while_it_runs(tmp_path: Path, texts_model: Path, kill: Kill) -> None:
     bucket = Bucket(tmp_path, texts_model, max_error_rate=0.2)
     fill(bucket, "abcdefghij", bad="bcd")
@@ -487,6 +505,6 @@ def test_an_output_over_its_life(tmp_path: Path, texts_model: Path, kill: Kill) 
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=300, stateful_step_count=12, deadline=None, suppress_health_check=[*HealthCheck]
+            max_examples=30, stateful_step_count=12, deadline=None, suppress_health_check=[*HealthCheck]
         ),
     )

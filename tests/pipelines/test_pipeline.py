@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
+from ray.exceptions import RayError
 
 from cluster.local import Resources
 from perceiver_core.checkpoint import inspect
@@ -42,7 +44,13 @@ def plan_of(media: Path, checkpoint: Path, shard_windows: int) -> tuple[pa.Table
 
 
 def run(
-    plan: pa.Table, config: Any, checkpoint: Path, out: Path, have: Resources, task: Task = TASK
+    plan: pa.Table,
+    config: Any,
+    checkpoint: Path,
+    out: Path,
+    have: Resources,
+    task: Task = TASK,
+    meter: Meter | None = None,
 ) -> tuple[Any, list[Commit]]:
     from pipelines.pipeline import build, commits
 
@@ -50,7 +58,7 @@ def run(
     model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
     pools = fit_pools(have.nodes, None, None)
     dataset = build(
-        by_shard(plan), task, config, SOURCE, Limits(), model, "cpu", 1, sink, pools, Meter.start()
+        by_shard(plan), task, config, SOURCE, Limits(), model, "cpu", 1, sink, pools, meter or Meter.start()
     )
     made = list(commits(dataset))
     ended(plan, sink)
@@ -97,6 +105,12 @@ def test_plan_is_visible_and_the_same_with_and_without_gpus(
         ]
     tables = [reader.dataset(str(tmp_path / str(gpus))).to_table() for gpus in (0, 1)]
     assert tables[0].equals(tables[1])
+
+    import ray.data
+
+    fresh, after = ray.data.DataContext(), ray.data.DataContext.get_current()
+    for name in ("target_max_block_size", "custom_execution_callback_classes", "_kv_configs"):
+        assert getattr(after, name) == getattr(fresh, name)  # a run's settings are its own
 
 
 def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: Path) -> None:
@@ -168,8 +182,6 @@ def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
         def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
             os._exit(1)
 
-    from ray.exceptions import RayError
-
     plan, config = plan_of(media, checkpoint, shard_windows=64)
     with pytest.raises(RayError, match=r"actor .* is unavailable"):
         run(plan, config, checkpoint, tmp_path, Resources(((ray_here.cpus, 0),)), Deadly(top_k=2))
@@ -181,3 +193,51 @@ def test_the_plan_says_how_the_model_is_opened(checkpoint: Path) -> None:
     model = Predict(TASK, plan, "cpu", 2, SOURCE.kept, SilentMeter()).model
     assert model.config.reference == "deepmind"
     assert model.dtype == torch.bfloat16
+
+
+def test_trouble_is_told_and_leaves_no_trace_in_the_rows(
+    ray_here: Resources, media: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """One shard kills its worker once, one does not fit into memory, one holds an item that no number comes of."""
+
+    class Troubled(Copying):
+        marker = tmp_path / "marker"
+
+        def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
+            found = super().predict(model, batch, chunk)
+            if not batch["samples"].any():  # short.mp4
+                return found | {"scores": np.full_like(found["scores"], np.nan)}
+            if batch["window"].max() < 4 and not self.marker.exists():
+                self.marker.touch()
+                raise RuntimeError("CUDA error: unspecified launch failure")
+            if batch["window"].max() >= 4 and len(batch["window"]) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+            return found
+
+    plan, config = plan_of(media, checkpoint, shard_windows=4)
+    assert len(shards(plan)) == 3
+    meter, have = Meter.start(), Resources(((ray_here.cpus, 0),))
+    _, made = run(plan, config, checkpoint, tmp_path / "out", have, Troubled(top_k=2), meter)
+    _, calm = run(plan, config, checkpoint, tmp_path / "calm", have, Copying(top_k=2))
+
+    long = pc.field("uri") == str(media / "long.mp4")
+    rows = [reader.dataset(str(tmp_path / name)).to_table(filter=long) for name in ("out", "calm")]
+    assert rows[0].num_rows == 8
+    assert rows[0].equals(rows[1])
+    bad = reader.quarantine(str(tmp_path / "out")).select(["uri", "stage", "error"]).to_pylist()
+    assert sorted(bad, key=str) == [
+        {"uri": str(media / "short.mp4"), "stage": "predict", "error": "NonFiniteError"},
+        {"uri": str(media / "text.mp4"), "stage": "probe", "error": "MediaError"},
+    ]
+    notes = {commit.shard: json.loads(commit.notes or "") for commit in made}
+    assert [one.get("halved") for one in (notes[0], notes[1], notes[2])] == [None, 1, None]
+    assert all(one["decode_s"] > 0 and one["predict_s"] > 0 for one in notes.values())
+    told = sorted(((one.pop("kind"), one.pop("time") and one) for one in meter.heard()), key=str)
+    sick = "RuntimeError: CUDA error: unspecified launch failure"
+    assert told == [
+        ("oom_halved", {"shard": 1, "batch": 1, "chunk": 2500}),
+        ("worker_replaced", {"stage": "predict", "shard": 0, "why": sick}),
+        ("worker_replaced", {"stage": "predict", "shard": 2, "why": "NaN or infinity in scores"}),
+    ]
+    assert meter.read()["decode"] == 10
+    assert not any("halved" in (commit.notes or "") for commit in calm)

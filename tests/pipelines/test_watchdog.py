@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray import cloudpickle
 
 from pipelines import watchdog
 from pipelines.watchdog import StalledError, Watch, watch
@@ -30,7 +29,7 @@ class Operator:
         self.metrics = SimpleNamespace(num_tasks_finished=0, num_task_outputs_generated=0)
         if pool:
             alive, pending, restarting = pool
-            info = SimpleNamespace(running=alive + restarting, pending=pending, restarting=restarting)
+            info = SimpleNamespace(running=alive, pending=pending, restarting=restarting)
             self.get_actor_info = lambda: info
 
     def num_active_tasks(self) -> int:
@@ -180,6 +179,8 @@ def test_patience_is_longer_than_a_decoder_may_be_silent() -> None:
 
 def test_what_it_calls_stays_in_this_process() -> None:
     """Ray sends its settings to every worker, and what is told there can hold locks and files."""
+    from ray import cloudpickle
+
     with (ROOT / "README.md").open() as file:
         dog = watch(1.0, lambda: 0, lambda state: file.write(""))
         assert cloudpickle.loads(cloudpickle.dumps(dog)).__name__ == "Watchdog"
@@ -190,10 +191,9 @@ def test_a_stalled_run_ends_in_time_and_leaves_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.pipelines.test_watchdog", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["error"].startswith(
-        "No stage made progress for 6 s. Predict is stuck: 2 blocks in work by 1 alive"
-    )
-    assert found["stalled_s"] < 60, found
+    assert "Predict is stuck: 2 blocks in work by 1 alive workers" in found["error"]
+    assert found["state"]["seconds"] >= 20
+    assert found["stalled_s"] < 100, found
     assert found["left_s"] < 20, found
     state = found["state"]
     stages = {stage["stage"]: stage for stage in state["operators"]}
@@ -236,7 +236,7 @@ def main(folder: Path) -> None:
         dataset = build(
             by_shard(run.plan), Asleep(top_k=2), inspect(checkpoint).config, run.source, Limits(),
             ModelPlan(str(checkpoint), "float32", 2, 5000), "cpu", 1, run.sink, fit_pools(have.nodes, None, None),
-            Meter.start(), watched=Watch(6, states.append),
+            Meter.start(), watched=Watch(20, states.append),
         )  # fmt: skip
         try:
             list(commits(dataset))
