@@ -81,8 +81,8 @@ def plan_retry(
     """Rows of the quarantine table again, with what their files are now; None if none of them can be.
 
     `listing` is the input as it is, `before` as the table has it. Of a table or a tar that has changed, nothing is
-    retried: its other rows are another version's, or not known. Of an item whose files are made of all its windows, and of one that
-    has changed, all windows are done again.
+    retried: its other rows are another version's, or not known. Of an item whose files are made of all its windows, and
+    of one that has changed, all windows are done again.
     """
     now = {row["uri"]: row for row in _of(listing, bad["uri"].unique()).to_pylist()}
     then = {row["uri"]: row["version"] for row in _of(before, bad["uri"].unique()).to_pylist()}

@@ -9,19 +9,18 @@ from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
 )
 from ray.data._internal.execution.backpressure_policy.backpressure_policy import BackpressurePolicy
-from ray.data._internal.execution.operators.input_data_buffer import InputDataBuffer
 from ray.data._internal.logical.interfaces import LogicalPlan
 from ray.data._internal.logical.operators import StreamingRepartition
 
-_AHEAD = 4  # shards that wait for each worker of the first stage
+_AHEAD = 4  # shards that wait for each worker of the next stage
 _BUFFER = 64  # of these on their way: Ray looks ten times a second, and by default finds two
 
 
 class FewAhead(BackpressurePolicy):
-    """No shard becomes a block before its time.
+    """No stage is far ahead of the next: a crash costs the few shards between them, and no more.
 
-    Ray Data's policies count bytes, of which plan rows have next to none: the whole plan was in the driver's memory,
-    8 kB a shard, while the first shards were decoded.
+    Ray Data's policies count bytes: all 60 shards of a plan were decoded while 8 were committed, and of the plan's own
+    rows, which have next to none, all were in the driver's memory, 8 kB a shard.
     """
 
     def can_add_input(self, op: Any) -> bool:
@@ -31,8 +30,8 @@ class FewAhead(BackpressurePolicy):
         return 0 if self._has_enough(op) else None
 
     def _has_enough(self, op: Any) -> bool:
-        """Whether the operator cuts the input, and has done enough of it for now."""
-        if not (op.input_dependencies and isinstance(op.input_dependencies[0], InputDataBuffer)):
+        """Whether enough of what the operator has done waits already."""
+        if not (op.input_dependencies and op.output_dependencies):
             return False
         workers = sum(taker.get_max_concurrency_limit() or 1 for taker in op.output_dependencies)
         return bool(self._topology[op].total_enqueued_output_blocks() >= _AHEAD * workers)

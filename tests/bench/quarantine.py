@@ -2,8 +2,8 @@
 
     python -m tests.bench.quarantine [--items 6000] [--turns 5]
 
-Whole runs of `perceive`'s `run_job`, by turns, in processes of their own: texts in a table, of which every hundredth is not
-UTF-8, or none. All processes of a run are counted, Ray's too. Then the bad ones are counted in the quarantine table.
+Whole runs of `perceive`'s `run_job`, by turns, in processes of their own: texts in a table, of which every hundredth is
+not UTF-8, or none. All processes of a run are counted, Ray's too. Then the bad ones are counted in the quarantine table.
 """
 
 from __future__ import annotations
@@ -58,10 +58,12 @@ def main() -> None:
                 assert named == (asked.items // _EVERY if kind == "bad" else 0), named
                 shutil.rmtree(home)
             ratios.append(seconds["bad"] / seconds["good"])
-            print(f"{seconds['bad']:.1f} s with, {seconds['good']:.1f} s without: {ratios[-1]:.3f}x", flush=True)
+            print(
+                f"{seconds['bad']:.1f} s with, {seconds['good']:.1f} s without: {ratios[-1]:.3f}x", flush=True
+            )
         print(
-            f"{asked.items} items, {asked.items // _EVERY} bad, all of them named: {statistics.median(ratios):.3f}x the "
-            f"CPU ({min(ratios):.3f} to {max(ratios):.3f})"
+            f"{asked.items} items, {asked.items // _EVERY} bad, all of them named: {statistics.median(ratios):.3f}x "
+            f"the CPU ({min(ratios):.3f} to {max(ratios):.3f})"
         )
     finally:
         shutil.rmtree(folder)
@@ -70,7 +72,9 @@ def main() -> None:
 def _write(home: Path, items: int, bad: bool) -> None:
     home.mkdir()
     texts = [_BAD if bad and i % _EVERY == 0 else b"a text of some length " * 10 for i in range(items)]
-    pq.write_table(pa.table({"text": pa.array(texts, pa.binary())}), home / "texts.parquet", row_group_size=1000)
+    pq.write_table(
+        pa.table({"text": pa.array(texts, pa.binary())}), home / "texts.parquet", row_group_size=1000
+    )
 
 
 def _run(home: Path) -> None:

@@ -3,8 +3,8 @@
     python -m tests.bench.resume [--shards 1000000] [--missing 50] [--turns 3]
 
 The output is generated: a line of text is a shard, and all but a few are committed, most of them in the snapshot, 2%
-only in the listing after it, as a driver that is killed leaves them. Then `run_job` is called in a process of its own, up to
-where the first shard would be given to Ray: seconds, and the peak of the process's memory.
+only in the listing after it, as a driver that is killed leaves them. Then `run_job` is called in a process of its
+own, up to where the first shard would be given to Ray: seconds, and the peak of the process's memory.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def test_a_checkpoint_from_a_url(
     assert done.returncode == 0, done.stderr
     assert "MB of the checkpoint: " in done.stderr
     assert len(list((tmp_path / "cache/checkpoints").iterdir())) == 1
-    (run,) = (tmp_path / "out/runs").iterdir()
+    (run,) = (path.parent for path in (tmp_path / "out/runs").glob("*/run.json"))
     assert f"checkpoint: {url}\n" in (run / "spec.yaml").read_text()
     what = json.loads((run / "run.json").read_text())["fingerprint"]
     assert what["checkpoint"] == inspect(checkpoint).digest

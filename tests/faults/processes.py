@@ -55,7 +55,9 @@ class Attempt:
 
     def passed(self, point: str, role: str | None = None) -> int:
         """How often a point was passed."""
-        return sum(line[1] == point and line[0] in ([role] if role else ("driver", "worker")) for line in self.log)
+        return sum(
+            line[1] == point and line[0] in ([role] if role else ("driver", "worker")) for line in self.log
+        )
 
     def shards(self, point: str) -> list[int]:
         """The shards that passed a point, as they did."""

@@ -69,7 +69,9 @@ class Work:
     @property
     def shards(self) -> int:
         """How many there are."""
-        return len(set(pq.read_table(next((self.folder / "calm/runs").glob("*/plan.parquet")))["shard"].to_pylist()))
+        return len(
+            set(pq.read_table(next((self.folder / "calm/runs").glob("*/plan.parquet")))["shard"].to_pylist())
+        )
 
 
 def in_flight() -> int:
@@ -105,7 +107,9 @@ def check_redone(out: str, attempts: Sequence[Attempt]) -> None:
         early = {shard: made[shard] for shard in begun if number and made[shard] < number}
         assert not early, f"Attempt {number} began shards anew that earlier ones had committed: {early}"
         lost = {shard for shard in begun if number and made[shard] > number}
-        assert len(lost) <= in_flight(), f"Attempt {number} lost {len(lost)} shards, {in_flight()} may be in flight"
+        assert len(lost) <= in_flight(), (
+            f"Attempt {number} lost {len(lost)} shards, {in_flight()} may be in flight"
+        )
 
 
 def commits(out: str) -> dict[int, int]:

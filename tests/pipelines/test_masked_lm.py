@@ -64,7 +64,7 @@ def test_texts_of_a_table_and_what_is_kept_of_it(checkpoint: Path, tmp_path: Pat
     decode = Decode(task, CONFIG, source, Limits())
     [spans] = shards(cut_shards(list_and_probe(source, [Decoder(task, CONFIG, Limits())]), 64)).values()
     with closing(decode.reader):
-        good, failed = split_block(decode(spans))
+        good, failed = split_block(decode.shard(spans))
     assert good.select(["author", "positions"]).to_pylist() == [
         {"author": "x", "positions": [1]},
         {"author": None, "positions": [2]},
