@@ -2,8 +2,8 @@
 
     python -m tests.bench.quarantine [--items 6000] [--turns 5]
 
-Whole runs of `perceive`'s `run_job`, by turns, in processes of their own: texts in a table, of which every hundredth is
-not UTF-8, or none. All processes of a run are counted, Ray's too. Then the bad ones are counted in the quarantine table.
+Whole runs of `run_job`, by turns, in processes of their own: texts in a table, of which every hundredth is not UTF-8,
+or none. All processes of a run are counted, Ray's too. Then the bad ones are counted in the quarantine table.
 """
 
 from __future__ import annotations
