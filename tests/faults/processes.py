@@ -98,6 +98,17 @@ class Attempt:
         """SIGKILL all of it."""
         kill_tree(self.process)
 
+    def kill_but(self, spared: psutil.Process) -> None:
+        """SIGKILL all of it but one process."""
+        driver = psutil.Process(self.process.pid)
+        driver.suspend()
+        doomed = [one for one in driver.children(recursive=True) if one != spared]
+        for process in [*doomed, driver]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(doomed, timeout=10)
+        self.process.wait(10)
+
     def kill_driver(self) -> None:
         """SIGKILL the process alone that was started."""
         self.process.kill()
@@ -111,12 +122,12 @@ class Attempt:
             self.kill()
             raise AssertionError(f"It did not end: {self.log[-5:]}, {self.said[-2000:]}") from None
 
-    def named(self, part: str) -> list[psutil.Process]:
-        """Its processes whose command line has a word that ends so, or whose title has."""
+    def named(self, name: str) -> list[psutil.Process]:
+        """Its processes of a name, or with a word in their command line or title that contains it."""
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.Error):
-                if any(part in word for word in process.cmdline()):
+                if process.name() == name or any(f":{name}" in word for word in process.cmdline()):
                     found.append(process)
         return found
 
@@ -177,7 +188,7 @@ class Bench:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("TMPDIR") == str(self.temporary):
+                if process.environ().get("PERCEIVE_FAULTS", "").startswith(f"{self.temporary}/"):
                     found.append(process)
         return found
 

@@ -139,5 +139,11 @@ def beside(store: Store) -> pyarrow.fs.S3FileSystem:
     )
 
 
+def keys(store: Store, folder: str) -> list[str]:
+    """The names of all that is in a folder of the bucket."""
+    selector = pyarrow.fs.FileSelector(f"bucket/{folder}", recursive=True, allow_not_found=True)
+    return [info.path for info in beside(store).get_file_info(selector) if info.is_file]
+
+
 def _contents(out: str) -> tuple[pa.Table, pa.Table]:
     return reader.dataset(out).to_table(), reader.quarantine(out).drop_columns(["attempt"])

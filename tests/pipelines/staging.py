@@ -79,4 +79,4 @@ def stages(
         blocks = [split_block(predict(decode.shard(spans))) for spans in shards(plan).values()]
     failed: Sequence[dict[str, Any]] = pa.concat_tables([block for _, block in blocks]).to_pylist()
     errors = {Path(row["uri"]).name: ItemError.from_json(row["error"]) for row in failed}
-    return pa.concat_tables([rows for rows, _ in blocks]), errors
+    return pa.concat_tables([rows.drop_columns(["notes"]) for rows, _ in blocks]), errors

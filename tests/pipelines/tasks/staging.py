@@ -54,7 +54,7 @@ def rows_of(
     predict = Predict(task, model, "cpu", 1, source.kept, SilentMeter())
     good, failed = [], []
     for spans in shards(plan).values():
-        rows, errors = split_block(predict(decode.shard(spans)))
+        rows, errors = split_block(predict(decode.shard(spans)).drop_columns(["notes"]))
         good.append(rows)
         failed += [ItemError.from_json(text) for text in errors["error"].to_pylist()]
     decode.decoder.close()
