@@ -271,7 +271,7 @@ def test_where_nothing_can_be_decoded_nothing_is_quarantined(tmp_path: Path) -> 
         list(list_and_probe(source, [decoder]))
     plan = cut_shards(list_and_probe(source, [Decoder(TASK, CONFIG, LIMITS)]), 4)
     with pytest.raises(DecoderError, match="did not start"):
-        Decode(Unstartable(), CONFIG, source, LIMITS)(plan)
+        Decode(Unstartable(), CONFIG, source, LIMITS).shard(plan)
 
 
 def test_each_of_a_folders_items_ends_as_a_row_or_an_error(tmp_path: Path) -> None:

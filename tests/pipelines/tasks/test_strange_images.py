@@ -108,7 +108,7 @@ def test_each_is_its_pixels_or_one_error(tmp_path: Path) -> None:
     task, source = ImageClassification(), Files((str(tmp_path),), IMAGE)
     decode = Decode(task, CONFIG, source, Limits())
     plan = cut_shards(list_and_probe(source, [decode.decoder]), 64)
-    good, failed = split_block(decode(shards(plan)[0]))
+    good, failed = split_block(decode.shard(shards(plan)[0]))
     decode.decoder.close()
     type = task.input_schema(CONFIG).field("image").type
     found = dict(zip(map(name_of, good["uri"].to_pylist()), unpack(good["image"], type), strict=True))
@@ -132,7 +132,7 @@ def test_pixels_that_the_memory_has_no_room_for_cost_one_item(shape: tuple[int, 
     source = Files((str(tmp_path),), IMAGE)
     decode = Decode(ImageClassification(), CONFIG, source, Limits(memory=64 << 20))
     plan = cut_shards(list_and_probe(source, [decode.decoder]), 64)
-    _, failed = split_block(decode(shards(plan)[0]))
+    _, failed = split_block(decode.shard(shards(plan)[0]))
     decode.decoder.close()
     [error] = [ItemError.from_json(text) for text in failed["error"].to_pylist()]
     assert error.kind == "DecodeMemory", error
