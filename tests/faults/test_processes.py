@@ -1,13 +1,10 @@
 """One process of a run is killed: what can go on without it does, the rest is resumed."""
 
-import re
-import signal
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipelines import reader
 from tests.faults.processes import Attempt, Bench, Pace, Stop
 from tests.faults.work import Work, check_redone, commits
 
@@ -76,7 +73,9 @@ def child_of(attempt: Attempt, actor: psutil.Process) -> psutil.Process:
     return child
 
 
-def test_a_decoders_process_that_dies_costs_at_most_its_item(bench: Bench, texts: Work, tmp_path: Path) -> None:
+def test_a_decoders_process_that_dies_costs_at_most_its_item(
+    bench: Bench, texts: Work, tmp_path: Path
+) -> None:
     """One that has nothing to do is missed by nobody. Whose item one was at, is told; `retry` brings it back."""
     out = str(tmp_path / "out")
     stops = [Stop("worker", "decode begun", 3), Stop("worker", "decode begun", 5)]

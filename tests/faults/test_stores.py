@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from jobs import events
 from tests.faults.processes import Bench, Pace
 from tests.faults.proxy import Fault
 from tests.faults.store import Store

@@ -30,7 +30,10 @@ def wake(attempt: Attempt, zombie: psutil.Process) -> None:
     """Let it go on, to the end of its commit."""
     zombie.resume()
     done = ("worker", "part committed", str(zombie.pid))
-    attempt.wait_for(lambda: done in attempt.log[attempt.log.index(("woke", *done[:1], "draft written", done[2])) :], ends=True)
+    attempt.wait_for(
+        lambda: done in attempt.log[attempt.log.index(("woke", *done[:1], "draft written", done[2])) :],
+        ends=True,
+    )
     with suppress(psutil.NoSuchProcess):
         zombie.kill()
         zombie.wait(10)
@@ -92,7 +95,7 @@ def test_a_driver_that_was_cut_off_gives_way(bench: Bench, clips: Work, tmp_path
     driver = cut_off.wait_until_stopped()
     apart = bench.start("run", job, before=["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"])
     assert apart.end() == 3, apart.said
-    assert f"waiting for a sign of life of " in apart.said
+    assert "waiting for a sign of life of " in apart.said
     clips.check(out)
     manifest = reader.manifest(out)
     driver.resume()
