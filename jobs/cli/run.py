@@ -104,7 +104,11 @@ def show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in columns:
         table.add_column(name, no_wrap=True, max_width=12)
-    for row in reader.dataset(result.output).head(rows, columns=columns).to_pylist():
+    # Nothing is read ahead: threads that still do, in Python as of a bucket, abort a process that ends meanwhile.
+    first = reader.dataset(result.output).head(
+        rows, columns=columns, batch_readahead=0, fragment_readahead=0, use_threads=False
+    )
+    for row in first.to_pylist():
         table.add_row(*(_cell(row[name]) for name in columns))
     Console().print(table)
     if result.rows > rows:
