@@ -6,9 +6,11 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,14 @@ def cores() -> int:
 
 
 @contextmanager
-def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[Resources]:
+def local_ray(
+    cpus: int | None = None, gpus: int | None = None, lost: Callable[[str], None] = lambda name: None
+) -> Iterator[Resources]:
     """Start Ray for a `with` block and stop it after; its folder goes too, unless the block raised.
+
+    `lost` is called, in another thread, with the name of a daemon of Ray's that dies in the block, and should end the
+    process: Ray itself does, within 15 s of its raylet's death and 60 of its control store's, without a word, and until
+    then nothing that has to do with Ray returns.
 
     `cpus` and `gpus` are logical; by default what the machine has.
     """
@@ -76,7 +84,8 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[Reso
                 _temp_dir=folder,
             )
         have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Resources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in have))
+        with _guarded(lost):
+            yield Resources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in have))
     except Exception as error:
         keep = True
         error.add_note(f"Ray's logs of this run are in {folder}.")
@@ -85,6 +94,30 @@ def local_ray(cpus: int | None = None, gpus: int | None = None) -> Iterator[Reso
         ray.shutdown()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _guarded(lost: Callable[[str], None]) -> Iterator[None]:
+    """Call `lost` when a daemon dies while the block runs."""
+    from ray._private.worker import _global_node
+
+    node: Any = _global_node
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.5):
+            for name, _ in node.dead_processes():
+                if name in ("gcs_server", "raylet"):
+                    lost(name)
+                    return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager

@@ -201,7 +201,17 @@ def _execute(
 ) -> None:
     """Do the shards that are missing; each commit is given to `take` as it is made."""
     job, pools = resolved.job, resolved.pools
-    with local_ray(cores(), resolved.gpus):
+
+    def lost(daemon: str) -> None:
+        why = (
+            f"Ray's {daemon} died, as it does where the kernel ends it because memory is short (dmesg says so), or "
+            "somebody else does. What is committed stays."
+        )
+        with suppress(OutputError):
+            events.note("attempt_failed", error="DaemonError", message=why, traceback="")
+        progress.give_up(why)
+
+    with local_ray(cores(), resolved.gpus, lost):
         from pipelines import pipeline  # ray is only imported once its environment is set
 
         patience = job.compute.stall_minutes and job.compute.stall_minutes * 60

@@ -201,11 +201,13 @@ class _Child:
         said = self._tail()
         places = [line.strip() for line in said.splitlines() if line.lstrip().startswith("File ")]
         where = f", at {places[0].removeprefix('File ')}" if places else ""
-        return DecodeCrash(
+        crash = DecodeCrash(
             f"the decoder's process {how} while {doing}{where}. Check that the item plays, encode it again, or "
             "leave it out of the input.",
             digest_of_places(["DecodeCrash", how, *places]),
         )
+        crash.killed = code == -signal.SIGKILL
+        return crash
 
     def stop(self) -> None:
         """Kill it and forget it; once is enough."""

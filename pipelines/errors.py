@@ -25,6 +25,8 @@ class DecodeError(Exception):
 class DecodeCrash(DecodeError):  # noqa: N818  # as the quarantine table has it
     """The decoder's process died."""
 
+    killed = False  #: by SIGKILL: by the kernel, where memory was short by anyone's doing, or by somebody
+
 
 class DecodeTimeout(DecodeError):  # noqa: N818  # as the quarantine table has it
     """It took longer than limits.seconds, and was killed."""

@@ -22,6 +22,9 @@ class Progress(Protocol):
     def say(self, text: str) -> None:
         """A line, of what is waited for."""
 
+    def give_up(self, why: str) -> None:
+        """Say why, and end this process at once: its other threads wait for what will never come."""
+
 
 class Counts:
     """What the meter's actor holds."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from queue import Queue
 from threading import Event
 
@@ -20,7 +21,7 @@ from pipelines.errors import ItemError
 from pipelines.items import Item
 from pipelines.sources import Reader, Source
 from pipelines.transient import PATIENCE_S, UnavailableError
-from pipelines.trouble import blame, persistently, retry_fields
+from pipelines.trouble import blame, once_more, persistently, retry_fields
 
 #: One row per span: the windows [first, stop) of one item that belong to one shard. An item that could not be
 #: read has one span without windows and says why; Decode turns it into its quarantine row.
@@ -92,7 +93,9 @@ def list_and_probe(
             tell("retrying", **retry_fields("probe", row, error, wait_s))
 
         try:
-            return Probed(item, *persistently(read, patience_s, told, stopped), None)
+            return Probed(
+                item, *persistently(partial(once_more, read, told, stopped), patience_s, told, stopped), None
+            )
         except (DecoderError, UnavailableError):
             raise
         # One row in, its rows or one error out: whatever a stranger's file raises.

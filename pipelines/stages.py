@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from pipelines.trouble import (
     is_sick,
     nonfinite,
     nonfinite_error,
+    once_more,
     out_of_memory,
     persistently,
     retry_fields,
@@ -157,7 +159,8 @@ class Decode:
             self.reader.close()  # what it holds on to came by the connection that failed
             self.meter.tell("retrying", **retry_fields("decode", span, error, wait_s))
 
-        return persistently(lambda: self._decoded(span, origin), self.patience_s, tell)
+        decoded = partial(once_more, lambda: self._decoded(span, origin), tell)
+        return persistently(decoded, self.patience_s, tell)
 
     def _decoded(self, span: dict[str, Any], origin: dict[str, Any]) -> list[pa.RecordBatch]:
         done = []

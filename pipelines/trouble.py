@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tenacity
 
-from pipelines.errors import ItemError
+from pipelines.errors import DecodeCrash, ItemError
 from pipelines.items import version_now
 from pipelines.sources import SourceError
 from pipelines.transient import UnavailableError, is_transient, retrying
@@ -65,6 +65,22 @@ def persistently(
     stop = stop or Event()
     patience, sleep = _Patience(seconds, stop), tenacity.sleep_using_event(stop)
     return retrying(seconds, tell).copy(stop=patience, sleep=sleep)(read)
+
+
+def once_more(
+    read: Callable[[], T], tell: Callable[[BaseException, float], None], stopped: Event | None = None
+) -> T:
+    """Call what decodes an item again if its process was killed: a second time, it is the item that is to blame.
+
+    Not once it is `stopped`: then it was we who killed it.
+    """
+    try:
+        return read()
+    except DecodeCrash as crash:
+        if not crash.killed or (stopped and stopped.is_set()):
+            raise
+        tell(crash, 0.0)
+    return read()
 
 
 def retry_fields(stage: str, item: Mapping[str, Any], error: BaseException, wait_s: float) -> dict[str, Any]:

@@ -21,11 +21,11 @@ def gc(output: str, grace: str, dry_run: bool, as_json: bool) -> None:
 
     Nothing else ever deletes them. OUTPUT is an output's folder or URI.
     """
-    with ending(shlex.join(["perceive", "gc", output, "--grace", grace]), as_json):
+    with ending(shlex.join(["perceive", "gc", output, "--grace", grace]), as_json) as give_up:
         from jobs.cli.progress import terminal_progress
         from jobs.garbage import collect, seconds_of
 
-        with terminal_progress() as progress:
+        with terminal_progress(give_up) as progress:
             found = collect(output, seconds_of(grace), dry_run, progress)
     if as_json:
         click.echo(json.dumps({"files": list(found.files), "bytes": found.bytes, "kept": found.kept}))

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -24,10 +24,10 @@ _LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def terminal_progress() -> Iterator[meter.Progress]:
-    """Progress that suits stderr."""
+def terminal_progress(give_up: Callable[[str], None] = sys.exit) -> Iterator[meter.Progress]:
+    """Progress that suits stderr; `give_up` ends the process."""
     if not sys.stderr.isatty():
-        yield LineProgress()
+        yield LineProgress(give_up)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -37,14 +37,14 @@ def terminal_progress() -> Iterator[meter.Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        yield BarProgress(bars)
+        yield BarProgress(bars, give_up)
 
 
 class BarProgress:
     """One bar a stage, under the bars of those that are done."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
+    def __init__(self, bars: Progress, give_up: Callable[[str], None]) -> None:
+        self.bars, self.give_up = bars, give_up
         self.bar: TaskID | None = None
 
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
@@ -65,8 +65,8 @@ class BarProgress:
 class LineProgress:
     """A line every few seconds, with the rate since the stage began and the time that it leaves."""
 
-    def __init__(self, every_s: float = _LINE_EVERY_S) -> None:
-        self.every_s = every_s
+    def __init__(self, give_up: Callable[[str], None], every_s: float = _LINE_EVERY_S) -> None:
+        self.give_up, self.every_s = give_up, every_s
         self.name, self.first = "", 0
         self.known: int | None = None
         self.began = self.said = 0.0

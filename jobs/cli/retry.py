@@ -24,11 +24,11 @@ def retry(output: str, error: str | None, overrides: tuple[str, ...], as_json: b
     runs. Exit codes are those of perceive run.
     """
     again = ["perceive", "retry", output, *(["--class", error] if error else [])]
-    with ending(shlex.join([*again, *(x for o in overrides for x in ("-o", o))]), as_json):
+    with ending(shlex.join([*again, *(x for o in overrides for x in ("-o", o))]), as_json) as give_up:
         from jobs.cli.progress import terminal_progress
         from jobs.quarantine import retry_errors
 
-        with terminal_progress() as progress:
+        with terminal_progress(give_up) as progress:
             result = retry_errors(output, error, overrides, progress)
     if result is None:
         said = "Nothing to retry: quarantine is empty, or its files are gone or changed (perceive run --supersede)."

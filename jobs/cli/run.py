@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -42,13 +43,13 @@ def run(file: str, overrides: tuple[str, ...], supersede: bool, no_fold: bool, a
         *("perceive", "run", file, *(x for o in overrides for x in ("-o", o))),
         *(["--supersede"] if supersede else []),
     ]
-    with ending(shlex.join(again), as_json):
+    with ending(shlex.join(again), as_json) as give_up:
         from jobs.cli.progress import terminal_progress
         from jobs.run import run_job
         from jobs.spec import load_job
 
         job = load_job(file, overrides)
-        with terminal_progress() as progress:
+        with terminal_progress(give_up) as progress:
             result = run_job(job, progress, supersede)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
@@ -58,17 +59,28 @@ def run(file: str, overrides: tuple[str, ...], supersede: bool, no_fold: bool, a
 
 
 @contextmanager
-def ending(resume: str, as_json: bool) -> Iterator[None]:
-    """How a command that makes an attempt ends when it doesn't end well: its exit code, why, and how to go on."""
+def ending(resume: str, as_json: bool) -> Iterator[Callable[[str], None]]:
+    """How a command that makes an attempt ends when it doesn't end well: its exit code, why, and how to go on.
+
+    Yields what ends the process from any thread, where nothing that it waits for will ever return.
+    """
     from jobs.budget import ErrorBudgetError
     from jobs.lease import LeaseError
     from jobs.spec import SpecError
     from pipelines.secrets import redacted
 
     resume = f"To resume: {resume}"
+
+    def give_up(why: str) -> None:
+        try:
+            stop(FAILED, f"{redacted(why)}\n{resume}", as_json)
+        finally:
+            sys.stdout.flush()
+            os._exit(FAILED)
+
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
     try:
-        yield
+        yield give_up
     except (SpecError, LeaseError) as error:
         stop(BAD_SPEC, redacted(str(error)), as_json)
     except ErrorBudgetError as error:

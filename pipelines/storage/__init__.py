@@ -4,15 +4,18 @@ What all promise: `create` makes a file appear whole or not at all, and only if 
 many try at once. On that alone rests that every row is there exactly once.
 """
 
+import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+
+_OF_DISK = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
 
 
 class OutputError(OSError):
@@ -96,6 +99,19 @@ def create_text(storage: Storage, name: str, text: str) -> bool:
     with storage.draft() as draft:
         draft.write_text(text)
         return storage.create(name, draft)
+
+
+@contextmanager
+def told_of_disk(say: Callable[[str], str]) -> Iterator[None]:
+    """An error of the disk that drafts are on, by whatever writes one in the block, as one that says what to do."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno not in _OF_DISK:
+            raise
+        raise OutputError(say(os.strerror(error.errno))) from error
 
 
 def check_conditions(storage: Storage) -> None:

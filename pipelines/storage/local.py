@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import commit_points
-from pipelines.storage import OutputError, Stored
+from pipelines.storage import OutputError, Stored, told_of_disk
 
 #: Not in data/: DuckDB's and Polars' globs read what begins with a dot, too.
 _DRAFTS = "runs/tmp"
@@ -53,9 +53,11 @@ class LocalStorage:
             with self._told("be written to"):
                 path.touch(exist_ok=False)
             commit_points.passing("draft begun")
-            yield path
+            with told_of_disk(lambda why: self._advice("be written to", why)):
+                yield path
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what is the matter with the disk was told already
+                path.unlink()
 
     def create(self, name: str, draft: Path) -> bool:
         path = Path(self.uri, name)
@@ -134,10 +136,13 @@ class LocalStorage:
         except (FileNotFoundError, FileExistsError, OutputError):
             raise
         except OSError as error:
-            raise OutputError(
-                f"{self.uri} can't {what}: {error.strerror}. Make room if the disk is full, check its permissions and "
-                "whether it is mounted, then run the job again to resume."
-            ) from error
+            raise OutputError(self._advice(what, str(error.strerror))) from error
+
+    def _advice(self, what: str, why: str) -> str:
+        return (
+            f"{self.uri} can't {what}: {why}. Make room if the disk is full, check its permissions and whether it is "
+            "mounted, then run the job again to resume."
+        )
 
 
 def _linked(draft: Path, path: Path) -> None:

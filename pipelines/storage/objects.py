@@ -22,7 +22,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pipelines import commit_points, transient
 from pipelines.items import InputError, locate
-from pipelines.storage import OutputError, Stored
+from pipelines.storage import OutputError, Stored, told_of_disk
 
 #: The drivers that pass a condition on to their store, in every way in which they upload.
 _DRIVERS = {"s3fs", "gcsfs", "adlfs"}
@@ -55,20 +55,26 @@ class ObjectStorage:
     @contextmanager
     def draft(self) -> Iterator[Path]:
         folder = _drafts(tempfile.gettempdir(), os.getpid())
-        path = folder / f"{os.getpid()}-{uuid.uuid4().hex}"
+        path = folder / f"{_space()}-{os.getpid()}-{uuid.uuid4().hex}"
+
+        def advice(why: str) -> str:
+            return (
+                f"{folder}, where files are written before they go to {self.uri}, can't be written to: {why}. Make "
+                "room there, or set TMPDIR, then run the job again to resume."
+            )
+
         try:
             try:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 path.touch(exist_ok=False)
             except OSError as error:
-                raise OutputError(
-                    f"{folder}, where files are written before they go to {self.uri}, can't be written to: "
-                    f"{error.strerror}. Make room there, or set TMPDIR, then run the job again to resume."
-                ) from error
+                raise OutputError(advice(str(error.strerror))) from error
             commit_points.passing("draft begun")
-            yield path
+            with told_of_disk(advice):
+                yield path
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what is the matter with the disk was told already
+                path.unlink()
 
     def create(self, name: str, draft: Path) -> bool:
         draft.stat()  # a missing draft is no missing bucket
@@ -345,6 +351,14 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
+def _space() -> int:
+    """Which of this machine's name spaces process numbers are of."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
 @functools.cache
 def _drafts(temporary: str, process: int) -> Path:
     """This process's folder of drafts, without those that dead ones left."""
@@ -354,8 +368,10 @@ def _drafts(temporary: str, process: int) -> Path:
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             raise PermissionError(0, "it is another user's")
         for draft in folder.iterdir():
-            owner = draft.name.partition("-")[0]
-            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            space, _, rest = draft.name.partition("-")
+            owner = rest.partition("-")[0]
+            # Those of other containers, whose numbers mean nothing here, may live.
+            if space == str(_space()) and owner.isdigit() and not psutil.pid_exists(int(owner)):
                 draft.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(

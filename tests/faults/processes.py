@@ -42,12 +42,14 @@ class Pace:
 class Attempt:
     """One `perceive` and all that it starts."""
 
-    def __init__(self, folder: Path, process: "subprocess.Popen[str]") -> None:
-        self.folder, self.process = folder, process
+    def __init__(
+        self, folder: Path, process: "subprocess.Popen[str]", arguments: Sequence[str | Path]
+    ) -> None:
+        self.folder, self.process, self.arguments = folder, process, arguments
 
     @property
     def log(self) -> list[tuple[str, ...]]:
-        """What was passed: role, point and process; "shard", point, shard and process; "stopped" and "woke"."""
+        """What was passed: role, point, process; "shard", point, shard, process; "stopped", "woke" and these."""
         with suppress(FileNotFoundError):
             lines = (self.folder / "log").read_text().splitlines(keepends=True)
             return [tuple(line[:-1].split("\t")) for line in lines if line.endswith("\n")]
@@ -67,6 +69,11 @@ class Attempt:
     def stopped(self) -> list[int]:
         """The processes that stopped, as they did."""
         return [int(line[3]) for line in self.log if line[0] == "stopped"]
+
+    @property
+    def killed(self) -> set[str]:
+        """The points at which processes killed themselves."""
+        return {line[2] for line in self.log if line[0] == "killed"}
 
     @property
     def said(self) -> str:
@@ -98,16 +105,20 @@ class Attempt:
         """SIGKILL all of it."""
         kill_tree(self.process)
 
-    def kill_but(self, spared: psutil.Process) -> None:
-        """SIGKILL all of it but one process."""
+    def freeze(self) -> None:
+        """Stop all of it, as a machine that is paused."""
         driver = psutil.Process(self.process.pid)
         driver.suspend()
-        doomed = [one for one in driver.children(recursive=True) if one != spared]
-        for process in [*doomed, driver]:
+        for process in driver.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(doomed, timeout=10)
-        self.process.wait(10)
+                process.suspend()
+
+    def thaw(self) -> None:
+        """Let all of it go on."""
+        driver = psutil.Process(self.process.pid)
+        for process in [*driver.children(recursive=True), driver]:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def kill_driver(self) -> None:
         """SIGKILL the process alone that was started."""
@@ -145,10 +156,13 @@ class Bench:
         *arguments: str | Path,
         stops: Sequence[Stop] = (),
         paces: Sequence[Pace] = (),
-        before: Sequence[str] = (),
+        elsewhere: bool = False,
         **environment: str,
     ) -> Attempt:
-        """Start `perceive` under these orders; `before` it, words such as unshare's."""
+        """Start `perceive` under these orders; `elsewhere` is another host, to all that processes know of theirs."""
+        before = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"] if elsewhere else []
+        temporary = self.temporary / "b" if elsewhere else self.temporary
+        temporary.mkdir(exist_ok=True)
         folder = self.temporary / f"said-{len(self.attempts)}"
         folder.mkdir()
         orders = {
@@ -159,7 +173,7 @@ class Bench:
         (folder / "orders.json").write_text(json.dumps(orders))
         variables = {
             **os.environ,
-            "TMPDIR": str(self.temporary),
+            "TMPDIR": str(temporary),
             "PYTHONPATH": os.pathsep.join([str(_INSIDE), str(_ROOT)]),
             "PERCEIVE_FAULTS": str(folder / "orders.json"),
             **environment,
@@ -174,7 +188,7 @@ class Bench:
                 start_new_session=True,
                 env=variables,
             )
-        self.attempts.append(Attempt(folder, process))
+        self.attempts.append(Attempt(folder, process, arguments))
         return self.attempts[-1]
 
     def run(self, *arguments: str | Path, **environment: str) -> Attempt:

@@ -7,7 +7,7 @@ import pytest
 from pipelines import commit_points
 from tests.faults.processes import Bench, Stop
 from tests.faults.store import Store
-from tests.faults.work import Work, check_redone
+from tests.faults.work import Work
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -53,14 +53,14 @@ def test_killed_at_each_point_into_a_folder(bench: Bench, texts: Work, tmp_path:
     out = str(tmp_path / "out")
     chain(bench, texts, out, [*STOPS])
     texts.check(out)
-    check_redone(out, bench.attempts)
+    texts.check_redone(out, bench)
 
 
 def test_killed_at_each_point_into_a_bucket(bench: Bench, texts: Work, bucket: Store) -> None:
     out = "s3://bucket/points"
     chain(bench, texts, out, [stop for stop in STOPS if stop.point != "draft synced"])  # of a folder alone
     texts.check(out, bucket)
-    check_redone(out, bench.attempts)
+    texts.check_redone(out, bench)
 
 
 def test_parts_that_are_the_table_are_not_there_twice(bench: Bench, clips: Work, tmp_path: Path) -> None:
@@ -69,5 +69,5 @@ def test_parts_that_are_the_table_are_not_there_twice(bench: Bench, clips: Work,
     points = ("draft synced", "created", "part committed")
     chain(bench, clips, out, [Stop("worker", point, 3) for point in points])
     clips.check(out)
-    check_redone(out, bench.attempts)
+    clips.check_redone(out, bench)
     assert len(list(Path(out, "data").iterdir())) == clips.shards

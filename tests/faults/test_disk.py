@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.processes import Attempt, Bench, Pace
 from tests.faults.store import Store
-from tests.faults.work import Work, check_redone
+from tests.faults.work import Work
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -69,7 +69,7 @@ def test_a_full_disk_is_told_and_resumed_from(bench: Bench, clips: Work, disk: D
     last = bench.run("run", job)
     assert last.process.returncode == 3, last.said
     clips.check(str(out))
-    check_redone(str(out), bench.attempts)
+    clips.check_redone(str(out), bench)
     assert assert_whole(out) == clips.shards
 
 
@@ -94,10 +94,11 @@ def test_an_output_that_becomes_read_only_is_told_and_resumed_from(
     last = bench.run("run", job)
     assert last.process.returncode == 3, last.said
     clips.check(str(out))
-    check_redone(str(out), bench.attempts)
+    clips.check_redone(str(out), bench)
 
 
 def told(attempt: Attempt, out: Path) -> None:
+    """What is wrong, and what to do."""
     said = attempt.said
     assert f"{out} can't be written to: Read-only file system." in said, said
     assert "check its permissions and whether it is mounted, then run the job again to resume" in said
@@ -114,7 +115,7 @@ def test_a_bucket_needs_room_for_drafts_and_says_where(
     bench: Bench, clips: Work, disk: Disk, bucket: Store
 ) -> None:
     """Ray doesn't take a temporary folder with such a long name; drafts do."""
-    (disk.path / "ballast").write_bytes(bytes(2900 << 10))
+    (disk.path / "ballast").write_bytes(bytes((3 << 20) - (64 << 10)))
     job = clips.job("s3://bucket/drafts")
     full = bench.run("run", job, TMPDIR=str(disk.path))
     assert full.process.returncode == 5, full.said
@@ -126,4 +127,4 @@ def test_a_bucket_needs_room_for_drafts_and_says_where(
     last = bench.run("run", job)
     assert last.process.returncode == 3, last.said
     clips.check("s3://bucket/drafts", bucket)
-    check_redone("s3://bucket/drafts", bench.attempts)
+    clips.check_redone("s3://bucket/drafts", bench)

@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.processes import Attempt, Bench, Pace, Stop
-from tests.faults.work import Work, check_redone, commits
+from tests.faults.processes import Bench, Pace, Stop
+from tests.faults.work import Work, commits, told
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -25,7 +25,7 @@ def test_workers_that_die_at_commit_points_are_survived(bench: Bench, clips: Wor
     ]
     attempt = bench.start("run", clips.job(out), stops=stops)
     assert attempt.end() == 3, attempt.said
-    assert [attempt.passed(stop.point, "worker") >= stop.nth for stop in stops] == [True] * len(stops)
+    assert attempt.killed == {stop.point for stop in stops}
     clips.check(out)
     assert set(commits(out).values()) == {1}
     assert sorted(attempt.shards("decode begun")) == list(range(clips.shards))  # what was decoded is not lost
@@ -39,6 +39,7 @@ def test_actors_that_die_are_survived(bench: Bench, clips: Work, tmp_path: Path)
     [meter] = attempt.named("Counts")
     meter.kill()
     assert attempt.end() == 3, attempt.said
+    assert attempt.killed == {stop.point for stop in stops}
     clips.check(out)
     for point, most in (("decode begun", 2), ("predict begun", 2)):
         again = len(attempt.shards(point)) - clips.shards
@@ -63,28 +64,26 @@ def test_without_one_of_its_daemons_a_run_ends_and_is_resumed(
     last = bench.run("run", job)
     assert last.process.returncode == 3, last.said
     clips.check(out)
-    check_redone(out, bench.attempts)
+    clips.check_redone(out, bench)
     assert {*commits(out).values()} == {1, 2}
 
 
-def child_of(attempt: Attempt, actor: psutil.Process) -> psutil.Process:
+def child_of(actor: psutil.Process) -> psutil.Process:
     """The decoder's process of an actor."""
     [child] = [one for one in actor.children() if "pipelines.decode_child" in one.cmdline()]
     return child
 
 
-def test_a_decoders_process_that_dies_costs_at_most_its_item(
-    bench: Bench, texts: Work, tmp_path: Path
-) -> None:
-    """One that has nothing to do is missed by nobody. Whose item one was at, is told; `retry` brings it back."""
+def test_a_decoders_process_that_is_killed_costs_nothing(bench: Bench, texts: Work, tmp_path: Path) -> None:
+    """One that has nothing to do is missed by nobody; what another was at is decoded again, on record."""
     out = str(tmp_path / "out")
     stops = [Stop("worker", "decode begun", 3), Stop("worker", "decode begun", 5)]
     attempt = bench.start("run", texts.job(out), stops=stops)
     actor = attempt.wait_until_stopped(1)
-    child_of(attempt, actor).kill()
+    child_of(actor).kill()
     actor.resume()
     assert attempt.wait_until_stopped(2) == actor
-    child = child_of(attempt, actor)
+    child = child_of(actor)
     child.suspend()
     actor.resume()
     # All shards that came before are committed, so this one's first item has been asked for long since.
@@ -92,3 +91,6 @@ def test_a_decoders_process_that_dies_costs_at_most_its_item(
     child.kill()
     assert attempt.end() == 3, attempt.said
     texts.check(out)
+    [retried] = told(out, "retrying")
+    assert (retried["stage"], retried["error"]) == ("decode", "DecodeCrash")
+    assert "was killed by signal 9 (SIGKILL)" in retried["message"]

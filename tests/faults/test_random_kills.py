@@ -10,13 +10,13 @@ import pytest
 
 from tests.faults.processes import Bench, Pace
 from tests.faults.store import Store
-from tests.faults.work import Work, check_redone
+from tests.faults.work import Work
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 KILLS = 15  # into a folder, and as many into a bucket
 #: A model of a real size is what a run waits for: then there is something to lose at every instant.
-PACE = Pace("predict begun", 0.15)
+PACE = Pace("predict begun", 0.1)
 
 
 def kill_at_random(bench: Bench, work: Work, outs: Iterator[str], seed: int) -> list[str]:
@@ -54,4 +54,4 @@ def test_killed_at_random_instants(
         last = bench.run("run", clips.job(out))
         assert last.process.returncode == 3, (seed, last.said)
         clips.check(out, store, again=seed)
-        check_redone(out, bench.attempts)
+        clips.check_redone(out, bench)

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.processes import Bench, Pace
 from tests.faults.proxy import Fault
 from tests.faults.store import Store
-from tests.faults.work import Work, check_redone, commits, keys, told
+from tests.faults.work import Work, commits, keys, told
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -42,7 +42,7 @@ def survives(bench: Bench, work: Work, store: Store, out: str, faults: list[Faul
     assert [fault for fault in faults if fault.done < fault.times] == []
     store.proxy.faults.clear()
     work.check(out, store)
-    check_redone(out, bench.attempts)
+    work.check_redone(out, bench)
     assert set(commits(out).values()) == {1}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pipelines.pools import fit_pools
 from pipelines.storage import open_storage
 from tests.e2e.command import write_job
 from tests.faults.ledger import balance
-from tests.faults.processes import Attempt, Bench
+from tests.faults.processes import Bench
 from tests.faults.store import Store
 
 
@@ -66,6 +65,24 @@ class Work:
         assert table.equals(self.table), again
         assert quarantine.equals(self.quarantine), again
 
+    def check_redone(self, out: str, bench: Bench) -> None:
+        """Nobody began a shard that was committed before, and no attempt lost more shards than may be in flight.
+
+        By the harness's logs of what was begun, the commits' own fields, and the events.
+        """
+        made, job = commits(out), self.job(out)
+        assert sorted(made) == list(range(self.shards))
+        numbers = {event["pid"]: event["attempt"] for event in told(out, "attempt_started")}
+        for attempt in bench.attempts:
+            begun = set(attempt.shards("decode begun"))
+            if attempt.arguments[1] != job or not begun:
+                continue
+            number = numbers[attempt.process.pid]
+            early = {shard: made[shard] for shard in begun if made[shard] < number}
+            assert not early, f"Attempt {number} began shards anew that earlier ones had committed: {early}"
+            lost = [shard for shard in begun if made[shard] > number]
+            assert len(lost) <= in_flight(), f"Attempt {number} lost {lost}; {in_flight()} may be in flight"
+
     @property
     def shards(self) -> int:
         """How many there are."""
@@ -84,32 +101,6 @@ def in_flight() -> int:
     left = cores() - pools.decode_workers * pools.decode_cpus - pools.predict_workers * pools.predict_cpus
     writers = max(1, int((left - pools.feed_cpus) / pools.write_cpus))
     return 2 * pools.decode_workers + (4 + 2) * pools.predict_workers + 4 + writers
-
-
-def check_redone(out: str, attempts: Sequence[Attempt]) -> None:
-    """Nobody began a shard that was committed before, and each kill cost no more shards than were in flight.
-
-    By the harness's logs, the commits' own fields, and the events.
-    """
-    storage = open_storage(out)
-    [run_id] = {part.run_id for part in [reader.manifest(out)]}
-    made = commits(out)
-    numbers = {
-        event["pid"]: event["attempt"]
-        for event in events.read(storage, run_id)
-        if event["event"] == "attempt_started"
-    }
-    assert sorted(made) == list(range(len(made)))
-    for attempt in attempts:
-        number = numbers.get(attempt.process.pid)
-        begun = set(attempt.shards("decode begun"))
-        assert number or not begun
-        early = {shard: made[shard] for shard in begun if number and made[shard] < number}
-        assert not early, f"Attempt {number} began shards anew that earlier ones had committed: {early}"
-        lost = {shard for shard in begun if number and made[shard] > number}
-        assert len(lost) <= in_flight(), (
-            f"Attempt {number} lost {len(lost)} shards, {in_flight()} may be in flight"
-        )
 
 
 def commits(out: str) -> dict[int, int]:

@@ -32,6 +32,9 @@ class NoProgress:
     def say(self, text: str) -> None:
         return
 
+    def give_up(self, why: str) -> None:
+        raise AssertionError(why)
+
 
 def prepared(out: Path | str) -> Storage:
     """A local output's storage, ready to be written to."""

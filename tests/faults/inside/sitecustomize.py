@@ -51,6 +51,7 @@ def _install(path: str, role: str) -> None:
             if (order["role"], order["point"], order["nth"]) != (role, point, nth):
                 continue
             if order["how"] == "kill":
+                note("killed", role, point)
                 os.kill(os.getpid(), signal.SIGKILL)
             note("stopped", role, point)
             os.kill(os.getpid(), signal.SIGSTOP)

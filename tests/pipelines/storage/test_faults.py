@@ -185,14 +185,18 @@ def test_drafts_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / f"perceive-drafts-{os.getuid()}"
     folder.mkdir()
+    space = os.stat("/proc/self/ns/pid").st_ino
     with subprocess.Popen(["true"]) as dead:
-        (folder / f"{dead.pid}-dead").touch()
-    (folder / f"{os.getppid()}-alive").touch()
+        (folder / f"{space}-{dead.pid}-dead").touch()
+    # In another container that number is somebody else's, who may live.
+    kept = {f"{space}-{os.getppid()}-alive", f"{space + 1}-{dead.pid}-elsewhere"}
+    for name in kept:
+        (folder / name).touch()
     storage = ObjectStorage("s3://bucket/out")
     with storage.draft() as draft:
         assert draft.parent == folder
-        assert {path.name for path in folder.iterdir()} == {draft.name, f"{os.getppid()}-alive"}
-        assert re.fullmatch(rf"{os.getpid()}-\w{{32}}", draft.name)
+        assert {path.name for path in folder.iterdir()} == {draft.name, *kept}
+        assert re.fullmatch(rf"{space}-{os.getpid()}-\w{{32}}", draft.name)
     assert not draft.exists()
 
 
