@@ -19,7 +19,7 @@ from pipelines.meter import Progress
 from pipelines.mp4 import safe_stem
 from pipelines.reader import rows
 from pipelines.sink import Sink, committed
-from pipelines.storage import OutputError, created
+from pipelines.storage import created
 from pipelines.tasks.optical_flow import Kind
 
 Flow = npt.NDArray[np.float32]  # (H, W, 2): dx to the right, dy downwards, in pixels
@@ -98,16 +98,8 @@ def write_flows(
                 if path in there:
                     continue
                 flow = row["flow"][0].values.to_numpy().reshape(height, width, 2)
-                try:
-                    with created(sink.storage, path) as draft:
-                        write[kind](draft, flow)
-                except OutputError:
-                    raise
-                except OSError as error:
-                    raise OutputError(
-                        f"{sink.storage.where(path)} could not be written: {error}. Make room if the disk is full, "
-                        "then run the job again to resume."
-                    ) from error
+                with created(sink.storage, path) as draft:
+                    write[kind](draft, flow)
 
     pool = ThreadPoolExecutor(workers)  # zlib lets go of the GIL
     try:
