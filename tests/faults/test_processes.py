@@ -80,7 +80,9 @@ def test_a_decoders_process_that_is_killed_costs_nothing(bench: Bench, texts: Wo
     stops = [Stop("worker", "decode begun", 3), Stop("worker", "decode begun", 5)]
     attempt = bench.start("run", texts.job(out), stops=stops)
     actor = attempt.wait_until_stopped(1)
-    child_of(actor).kill()
+    idle = child_of(actor)
+    idle.kill()
+    attempt.wait_for(lambda: idle.status() == psutil.STATUS_ZOMBIE)  # before its actor has to do with it
     actor.resume()
     assert attempt.wait_until_stopped(2) == actor
     child = child_of(actor)
