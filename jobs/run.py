@@ -18,6 +18,7 @@ from jobs.budget import Budget, ErrorBudgetError, allowed, over
 from jobs.events import Events, recorded
 from jobs.fingerprint import changes, fingerprint, recipe, run_id
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
+from jobs.pace import Marks
 from jobs.planning import Planned, listed, plan_all, plan_changed
 from jobs.records import Kind, Record, current, read_record, read_table, write_record
 from jobs.resolve import Resolved, resolve
@@ -148,7 +149,7 @@ def _attempt(
         items=budget.items,
     )
 
-    def take(commit: Commit) -> None:
+    def take(commit: Commit) -> bool:
         check()
         commits.add(commit)
         events.note(
@@ -159,13 +160,14 @@ def _attempt(
             notes=json.loads(commit.notes or "{}"),
         )
         budget.add(commit)
+        return True
 
     try:
         for commit in commits.quarantined() if budget.most is not None else ():
             budget.add(commit)
         if missing.num_rows:
             progress.stage("windows", windows, done=windows - to_do)
-            _execute(resolved, missing, sink, take, events, progress, windows - to_do)
+            execute(resolved, missing, sink, take, events, progress, windows - to_do, windows)
             progress.at(windows)
     except ErrorBudgetError as error:
         events.note("budget_exceeded", items=budget.items, quarantined=budget.quarantined, message=str(error))
@@ -190,16 +192,20 @@ def _attempt(
     return manifest, to_do
 
 
-def _execute(
+def execute(
     resolved: Resolved,
     missing: pa.Table,
     sink: Sink,
-    take: Callable[[Commit], None],
+    take: Callable[[Commit], bool],
     events: Events,
     progress: Progress,
     before: int,
+    total: int,
 ) -> None:
-    """Do the shards that are missing; each commit is given to `take` as it is made."""
+    """Do the shards that are missing; each commit is given to `take` as it is made, which says whether to go on.
+
+    `before` of the `total` windows are done.
+    """
     job, pools = resolved.job, resolved.pools
 
     def lost(daemon: str) -> None:
@@ -230,10 +236,13 @@ def _execute(
             meter,
             Watch(patience, lambda state: events.note("stalled", state=state)),
         )
-        with _shown(meter, progress, before, events), closing(pipeline.commits(dataset)) as made:
+        workers = pools.at_once(cores(), missing.num_rows)
+        marks = Marks(meter, events, before, total, workers)
+        with _shown(meter, progress, before, events, marks), closing(pipeline.commits(dataset)) as made:
             try:
                 for commit in made:
-                    take(commit)
+                    if not take(commit):
+                        break
             except Exception as error:
                 cause = pipeline.cause_of(error)
                 if cause is error:
@@ -242,7 +251,7 @@ def _execute(
 
 
 @contextmanager
-def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Iterator[None]:
+def _shown(meter: Meter, progress: Progress, before: int, events: Events, marks: Marks) -> Iterator[None]:
     """Show what the model has done, and note what workers tell, twice a second, while the block runs."""
     stop = threading.Event()
 
@@ -257,6 +266,10 @@ def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Ite
                 progress.at(before + meter.read().get("predict", 0))
                 for told in meter.heard():
                     events.note(told.pop("kind"), at=told.pop("time"), **told)
+                if last:
+                    marks.note()
+                else:
+                    marks.look()
                 events.tick()
 
     thread = threading.Thread(target=show, daemon=True)

@@ -18,6 +18,13 @@ class Pools:
     write_cpus: float
     feed_cpus: float
 
+    def at_once(self, cpus: float, shards: int) -> dict[str, int]:
+        """How many workers each stage has at most, of so many CPUs, over so many shards: writers take what is left."""
+        decode, predict = (max(1, min(n, shards)) for n in (self.decode_workers, self.predict_workers))
+        left = cpus - decode * self.decode_cpus - predict * self.predict_cpus - self.feed_cpus
+        write = max(1, min(int(left / self.write_cpus + 1e-9), shards))
+        return {"decode": decode, "predict": predict, "write": write}
+
 
 class PoolError(ValueError):
     """The workers asked for can't run beside each other."""
