@@ -15,7 +15,7 @@ from jobs.spec import JobSpec, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
-from pipelines.listing import Changes, as_items, list_files, only
+from pipelines.listing import compare, items_of, list_files, only
 from pipelines.manifest import Manifest
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
@@ -37,11 +37,11 @@ class Planned:
     replaced: pa.Table  #: of the table before
 
 
-def listed(source: Source, progress: Progress) -> pa.Table:
-    """The input's files. Raises SpecError."""
+def listed(source: Source, progress: Progress, limit: int | None = None) -> pa.Table:
+    """The input's files, or those that its first `limit` items are in. Raises SpecError."""
     progress.stage("files listed", None)
     try:
-        listing = list_files(source, progress.at)
+        listing = list_files(source, progress.at, limit)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
     progress.total(listing.num_rows)
@@ -50,29 +50,45 @@ def listed(source: Source, progress: Progress) -> pa.Table:
 
 def plan_all(resolved: Resolved, listing: pa.Table, progress: Progress) -> Planned:
     """The whole input."""
-    plan = _cut(resolved, resolved.source.items(as_items(listing)), progress)
+    plan = _cut(resolved, _items(resolved, listing, listing), progress)
     return Planned(plan, listing, REPLACED.empty_table())
 
 
 def plan_changed(
     resolved: Resolved,
     listing: pa.Table,
-    changes: Changes,
     base: Manifest,
+    limited: bool,
     storage: Storage,
     progress: Progress,
 ) -> Planned:
-    """The files that the table doesn't have yet, or not as they are now; items of files that are gone go."""
-    files = only(listing, changes.added | changes.changed)
+    """The files that the table doesn't have yet, or not as they are now; items of files that are gone go.
+
+    `limited`: this run has a limit, or the table was made with one.
+    """
     index = read_index(base.index, storage, ["item_id", "uri"])
-    before = only(read_table(storage, base.run_id, "inputs"), changes.changed | changes.gone)
+    then = read_table(storage, base.run_id, "inputs")
+    changes = compare(then, listing)
+    changed = changes.changed | (
+        _cut_short(then, listing, index) - changes.added - changes.gone if limited else set()
+    )
+    files = only(listing, changes.added | changed)
+    before = only(then, changed | changes.gone)
     replaced = _of(index, before["uri"])["item_id"].unique().to_pylist()
     plan = (
-        _cut(resolved, resolved.source.items(as_items(files)), progress)
-        if files.num_rows
-        else PLAN.empty_table()
+        _cut(resolved, _items(resolved, listing, files), progress) if files.num_rows else PLAN.empty_table()
     )
     return Planned(plan, listing, replaced_table(replaced, []))
+
+
+def _cut_short(then: pa.Table, now: pa.Table, index: pa.Table) -> set[str]:
+    """The files that a limit may end in the midst of: of their items, the table may have too few, or too many."""
+    last = {file for listing in (then, now) for file in listing["item_id"][-1:].to_pylist()}
+    return last - {*index.filter(pc.is_in(index["item_id"], value_set=pa.array(last)))["item_id"].to_pylist()}
+
+
+def _items(resolved: Resolved, listing: pa.Table, files: pa.Table) -> Iterator[Item]:
+    return items_of(resolved.source, listing, resolved.job.input.limit, files)
 
 
 def plan_retry(

@@ -16,7 +16,7 @@ import pyarrow as pa
 from cluster.local import cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
 from jobs.events import Events, recorded
-from jobs.fingerprint import changes, fingerprint, recipe, run_id
+from jobs.fingerprint import LIMIT, changes, fingerprint, recipe, run_id
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
 from jobs.pace import Marks
 from jobs.planning import Planned, listed, plan_all, plan_changed
@@ -27,7 +27,6 @@ from pipelines.commits import Commits, forget
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.decoding import Decoder
 from pipelines.index import read_quarantine
-from pipelines.listing import compare
 from pipelines.manifest import Manifest, closed, newest, numbered
 from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
@@ -75,7 +74,7 @@ def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunRes
     began = time.monotonic()
     resolved = resolve(job, progress)
     storage = open_storage(job.output.uri)
-    listing = listed(resolved.source, progress)
+    listing = listed(resolved.source, progress, job.input.limit)
     what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
     known = current(storage)
     if known and known.fingerprint == what:
@@ -316,8 +315,9 @@ def _planned(
         return begun, None
     if base is None or kind == "all":
         return record, plan_all(resolved, listing, progress)
-    changed = compare(read_table(storage, base.run_id, "inputs"), listing)
-    return record, plan_changed(resolved, listing, changed, base, storage, progress)
+    assert table  # what is gone on from has a record
+    limited = LIMIT in what or LIMIT in table.fingerprint
+    return record, plan_changed(resolved, listing, base, limited, storage, progress)
 
 
 def _sink(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
