@@ -1,24 +1,28 @@
 """What a run is to do: its input listed, probed and cut into shards, and what of the table before that supersedes."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.local import cores
 from jobs.budget import over
-from jobs.records import read_table
+from jobs.fingerprint import LIMIT, changes, recipe, run_id
+from jobs.records import Kind, Record, read_record, read_table
 from jobs.resolve import Resolved
 from jobs.spec import JobSpec, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
 from pipelines.listing import compare, items_of, list_files, only
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, newest
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
+from pipelines.sink import Sink
 from pipelines.sources import Source
 from pipelines.storage import Storage
 from pipelines.supersede import REPLACED, replaced_table
@@ -46,6 +50,68 @@ def listed(source: Source, progress: Progress, limit: int | None = None) -> pa.T
         raise SpecError(f"input: {error}") from error
     progress.total(listing.num_rows)
     return listing
+
+
+def refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
+    """Why a job is not run into an output that holds another run's, and what to do."""
+    then = read_table(storage, known.run_id, "inputs")
+    named = "; ".join(changes(known.fingerprint, what, then, listing))
+    table = newest(storage)
+    if table and recipe(known.fingerprint) == recipe(what):
+        does = "do what is new or changed, and leave out what is gone"
+    else:
+        does = "put this job's table in place of that one"
+    return SpecError(
+        f"output: {storage.uri} already holds run {known.run_id}, which differs from this job: {named}. Choose another "
+        f"output.uri, run the job as it was to resume it, or add --supersede to {does}."
+    )
+
+
+def new_run(
+    first: bool,
+    resolved: Resolved,
+    storage: Storage,
+    what: dict[str, Any],
+    listing: pa.Table,
+    progress: Progress,
+) -> tuple[Record, Planned | None]:
+    """A new run, `first` of a new output or superseding what is there; nothing is planned of one that has begun."""
+    base = None if first else newest(storage)
+    table = base and read_record(storage, base.run_id)
+    kind: Kind = "first" if first else "all"
+    if table and recipe(table.fingerprint) == recipe(what):
+        kind = "changed"
+    number = base.number if base else None
+    record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
+    begun = read_record(storage, record.run_id)
+    if begun:  # and superseded before it was done, by one that wasn't done either
+        return begun, None
+    if base is None or kind == "all":
+        return record, plan_all(resolved, listing, progress)
+    assert table  # what is gone on from has a record
+    limited = LIMIT in what or LIMIT in table.fingerprint
+    return record, plan_changed(resolved, listing, base, limited, storage, progress)
+
+
+def sink_of(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
+    """Where an attempt's parts go."""
+    job = resolved.job
+    return Sink(
+        storage=storage,
+        run_id=record.run_id,
+        attempt=attempt,
+        format="arrow" if job.options.staged else job.format,
+        columns=resolved.columns,
+        about=json.dumps({"job": job.name, "run_id": record.run_id, **record.fingerprint}),
+        staged=job.options.staged,
+        again=record.kind != "first",
+    )
+
+
+def windows_of(plan: pa.Table, done: np.ndarray) -> int:
+    """How many windows these shards have."""
+    spans = done[plan["shard"].to_numpy()]
+    return int((plan["stop"].to_numpy() - plan["first"].to_numpy())[spans].sum())
 
 
 def plan_all(resolved: Resolved, listing: pa.Table, progress: Progress) -> Planned:
