@@ -14,7 +14,7 @@ from perceiver_core.checkpoint import CheckpointInfo
 from pipelines.listing import compare, digest_of
 from pipelines.stages import ModelPlan
 
-INPUT = "input"
+INPUT, LIMIT = "input", "input.limit"
 
 
 def fingerprint(
@@ -36,12 +36,13 @@ def fingerprint(
         "limits": dataclasses.asdict(job.limits),
         "shard_windows": job.compute.shard_windows,
         INPUT: digest_of(listing),
+        **({LIMIT: job.input.limit} if job.input.limit else {}),
     }
 
 
 def recipe(what: dict[str, Any]) -> dict[str, Any]:
     """A fingerprint less what rows don't depend on: the input, and limits, which say only what has rows at all."""
-    return {name: value for name, value in what.items() if name not in (INPUT, "limits")}
+    return {name: value for name, value in what.items() if name not in (INPUT, LIMIT, "limits")}
 
 
 def run_id(out: str, what: dict[str, Any], *more: Any) -> str:

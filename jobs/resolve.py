@@ -1,6 +1,7 @@
 """A job as this machine can run it: its checkpoint, device, dtype, workers and source, or why it can't."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipelines.contents import IMAGE
 from pipelines.items import InputError
 from pipelines.meter import Progress
 from pipelines.pictures import check_recipe
-from pipelines.pools import PoolError, Pools, fit_pools
+from pipelines.pools import Node, PoolError, Pools, fit_pools
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
 from pipelines.stages import ModelPlan, check_kept
@@ -33,7 +34,7 @@ class Resolved:
     checkpoint: CheckpointInfo
     model: ModelPlan
     source: Source
-    gpus: int  #: 0 is the CPU
+    nodes: tuple[Node, ...]  #: what the run has
     pools: Pools
 
     @property
@@ -46,18 +47,26 @@ class Resolved:
         return pa.schema([*self.source.kept, *self.job.options.output_schema(self.config)])
 
     @property
+    def gpus(self) -> int:
+        """0 is the CPU."""
+        return int(sum(gpus for _, gpus in self.nodes))
+
+    @property
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
 
 
-def resolve(job: JobSpec, progress: Progress) -> Resolved:
-    """What the job comes to on this machine. Raises SpecError."""
+def resolve(job: JobSpec, progress: Progress, nodes: Sequence[Node] | None = None) -> Resolved:
+    """What the job comes to on these nodes, each with its CPUs and GPUs; by default, on this machine.
+
+    Raises SpecError, also where its workers could not all run beside each other with the largest node gone.
+    """
     _refuse_pickles()
     checkpoint = _checkpoint(job, progress)
-    gpus = _gpus(job)
-    pools = _pools(job, gpus)
-    model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    return Resolved(job, checkpoint, model, _source(job, checkpoint), gpus, pools)
+    used = ((cores(), _gpus(job)),) if nodes is None else _used(job, nodes)
+    pools = _pools(job, used)
+    model = _model_plan(job, checkpoint, "cuda" if any(gpus for _, gpus in used) else "cpu", nodes is None)
+    return Resolved(job, checkpoint, model, _source(job, checkpoint), used, pools)
 
 
 def _refuse_pickles() -> None:
@@ -104,29 +113,43 @@ def _gpus(job: JobSpec) -> int:
     return torch.cuda.device_count()
 
 
-def _pools(job: JobSpec, gpus: int) -> Pools:
+def _used(job: JobSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """What the run uses of a target's nodes."""
+    if job.compute.device == "cpu":
+        return tuple((cpus, 0) for cpus, _ in nodes)
+    if job.compute.device == "cuda" and not any(gpus for _, gpus in nodes):
+        raise SpecError(
+            f"compute.device asks for cuda, but none of the target's {len(nodes)} nodes has a GPU. Choose another "
+            "target, or set compute.device to cpu."
+        )
+    return tuple(nodes)
+
+
+def _pools(job: JobSpec, nodes: Sequence[Node]) -> Pools:
     try:
-        return fit_pools([(cores(), gpus)], job.compute.decode_workers, job.compute.predict_workers)
+        return fit_pools(nodes, job.compute.decode_workers, job.compute.predict_workers)
     except PoolError as error:
         raise SpecError(str(error)) from error
 
 
-def _dtype(job: JobSpec, device: str) -> str:
+def _dtype(job: JobSpec, device: str, here: bool) -> str:
     if job.model.dtype != "auto":
         return job.model.dtype
     if device == "cpu":
         return "float32"
+    if not here:
+        return "bfloat16"  # every card since 2020 has it
     import torch
 
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
-def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelPlan:
+def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str, here: bool) -> ModelPlan:
     batch = job.compute.batch or job.options.batch(device)
     chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
     reference = job.model.reference or checkpoint.config.reference
     # The folder that was inspected: whatever becomes of a URL meanwhile, workers open what the fingerprint names.
-    return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
+    return ModelPlan(str(checkpoint.path), _dtype(job, device, here), batch, chunk, reference, job.model.fold)
 
 
 def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:

@@ -8,25 +8,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from cluster.local import cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
 from jobs.events import Events, recorded
-from jobs.fingerprint import changes, fingerprint, recipe, run_id
+from jobs.fingerprint import fingerprint
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
-from jobs.planning import Planned, listed, plan_all, plan_changed
-from jobs.records import Kind, Record, current, read_record, read_table, write_record
+from jobs.pace import Marks
+from jobs.planning import Planned, listed, new_run, refusal, sink_of, windows_of
+from jobs.records import Record, current, read_table, write_record
 from jobs.resolve import Resolved, resolve
-from jobs.spec import JobSpec, SpecError
+from jobs.spec import JobSpec
 from pipelines.commits import Commits, forget
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.decoding import Decoder
 from pipelines.index import read_quarantine
-from pipelines.listing import compare
 from pipelines.manifest import Manifest, closed, newest, numbered
 from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
@@ -74,11 +72,11 @@ def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunRes
     began = time.monotonic()
     resolved = resolve(job, progress)
     storage = open_storage(job.output.uri)
-    listing = listed(resolved.source, progress)
+    listing = listed(resolved.source, progress, job.input.limit)
     what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
     known = current(storage)
     if known and known.fingerprint == what:
-        sink = _sink(storage, known, resolved, attempts(storage, known.run_id))
+        sink = sink_of(storage, known, resolved, attempts(storage, known.run_id))
         manifest = closed(sink)
         if manifest:
             return _end(manifest, known, resolved, storage, 0, began)
@@ -88,9 +86,9 @@ def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunRes
             forget(sink)
         return go_on(known, None, resolved, before, progress, began)
     if known and not supersede:
-        raise _refusal(storage, known, what, listing)
+        raise refusal(storage, known, what, listing)
     before = wait_until_free(storage, progress.say)
-    record, planned = _planned(known is None, resolved, storage, what, listing, progress)
+    record, planned = new_run(known is None, resolved, storage, what, listing, progress)
     return go_on(record, planned, resolved, before, progress, began)
 
 
@@ -115,7 +113,7 @@ def go_on(
             dead = before.holder
             events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)
         with recorded(events):
-            sink = _sink(storage, record, resolved, attempt)
+            sink = sink_of(storage, record, resolved, attempt)
             plan = read_table(storage, record.run_id, "plan")  # also of one that was killed before it had all
             manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
         return _end(manifest, record, resolved, storage, to_do, began)
@@ -135,7 +133,7 @@ def _attempt(
     budget = Budget(job, plan, sink.storage)
     windows = count_windows(plan)
     missing = by_shard(plan, commits.done)
-    to_do = windows - _windows_of(plan, commits.done)
+    to_do = windows - windows_of(plan, commits.done)
     events.note(
         "attempt_started",
         host=socket.gethostname(),
@@ -148,7 +146,7 @@ def _attempt(
         items=budget.items,
     )
 
-    def take(commit: Commit) -> None:
+    def take(commit: Commit) -> bool:
         check()
         commits.add(commit)
         events.note(
@@ -159,13 +157,14 @@ def _attempt(
             notes=json.loads(commit.notes or "{}"),
         )
         budget.add(commit)
+        return True
 
     try:
         for commit in commits.quarantined() if budget.most is not None else ():
             budget.add(commit)
         if missing.num_rows:
             progress.stage("windows", windows, done=windows - to_do)
-            _execute(resolved, missing, sink, take, events, progress, windows - to_do)
+            execute(resolved, missing, sink, take, events, progress, windows - to_do, windows)
             progress.at(windows)
     except ErrorBudgetError as error:
         events.note("budget_exceeded", items=budget.items, quarantined=budget.quarantined, message=str(error))
@@ -190,16 +189,20 @@ def _attempt(
     return manifest, to_do
 
 
-def _execute(
+def execute(
     resolved: Resolved,
     missing: pa.Table,
     sink: Sink,
-    take: Callable[[Commit], None],
+    take: Callable[[Commit], bool],
     events: Events,
     progress: Progress,
     before: int,
+    total: int,
 ) -> None:
-    """Do the shards that are missing; each commit is given to `take` as it is made."""
+    """Do the shards that are missing; each commit is given to `take` as it is made, which says whether to go on.
+
+    `before` of the `total` windows are done.
+    """
     job, pools = resolved.job, resolved.pools
 
     def lost(daemon: str) -> None:
@@ -230,10 +233,13 @@ def _execute(
             meter,
             Watch(patience, lambda state: events.note("stalled", state=state)),
         )
-        with _shown(meter, progress, before, events), closing(pipeline.commits(dataset)) as made:
+        workers = pools.at_once(cores(), missing.num_rows)
+        marks = Marks(meter, events, before, total, workers)
+        with _shown(meter, progress, before, events, marks), closing(pipeline.commits(dataset)) as made:
             try:
                 for commit in made:
-                    take(commit)
+                    if not take(commit):
+                        break
             except Exception as error:
                 cause = pipeline.cause_of(error)
                 if cause is error:
@@ -242,7 +248,7 @@ def _execute(
 
 
 @contextmanager
-def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Iterator[None]:
+def _shown(meter: Meter, progress: Progress, before: int, events: Events, marks: Marks) -> Iterator[None]:
     """Show what the model has done, and note what workers tell, twice a second, while the block runs."""
     stop = threading.Event()
 
@@ -257,6 +263,10 @@ def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Ite
                 progress.at(before + meter.read().get("predict", 0))
                 for told in meter.heard():
                     events.note(told.pop("kind"), at=told.pop("time"), **told)
+                if last:
+                    marks.note()
+                else:
+                    marks.look()
                 events.tick()
 
     thread = threading.Thread(target=show, daemon=True)
@@ -268,71 +278,12 @@ def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Ite
         thread.join()
 
 
-def _refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
-    then = read_table(storage, known.run_id, "inputs")
-    named = "; ".join(changes(known.fingerprint, what, then, listing))
-    table = newest(storage)
-    if table and recipe(known.fingerprint) == recipe(what):
-        does = "do what is new or changed, and leave out what is gone"
-    else:
-        does = "put this job's table in place of that one"
-    return SpecError(
-        f"output: {storage.uri} already holds run {known.run_id}, which differs from this job: {named}. Choose another "
-        f"output.uri, run the job as it was to resume it, or add --supersede to {does}."
-    )
-
-
-def _planned(
-    first: bool,
-    resolved: Resolved,
-    storage: Storage,
-    what: dict[str, Any],
-    listing: pa.Table,
-    progress: Progress,
-) -> tuple[Record, Planned | None]:
-    """A new run: of a new output, or one that supersedes what is there."""
-    base = None if first else newest(storage)
-    table = base and read_record(storage, base.run_id)
-    kind: Kind = "first" if first else "all"
-    if table and recipe(table.fingerprint) == recipe(what):
-        kind = "changed"
-    number = base.number if base else None
-    record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
-    begun = read_record(storage, record.run_id)
-    if begun:  # and superseded before it was done, by one that wasn't done either
-        return begun, None
-    if base is None or kind == "all":
-        return record, plan_all(resolved, listing, progress)
-    changed = compare(read_table(storage, base.run_id, "inputs"), listing)
-    return record, plan_changed(resolved, listing, changed, base, storage, progress)
-
-
-def _sink(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
-    job = resolved.job
-    return Sink(
-        storage=storage,
-        run_id=record.run_id,
-        attempt=attempt,
-        format="arrow" if job.options.staged else job.format,
-        columns=resolved.columns,
-        about=json.dumps({"job": job.name, "run_id": record.run_id, **record.fingerprint}),
-        staged=job.options.staged,
-        again=record.kind != "first",
-    )
-
-
-def _windows_of(plan: pa.Table, done: np.ndarray) -> int:
-    """How many windows these shards have."""
-    spans = done[plan["shard"].to_numpy()]
-    return int((plan["stop"].to_numpy() - plan["first"].to_numpy())[spans].sum())
-
-
 def _end(
     manifest: Manifest, record: Record, resolved: Resolved, storage: Storage, windows_now: int, began: float
 ) -> RunResult:
     """What is left to do for a closed run, and how it ended."""
     job = resolved.job
-    sink = _sink(storage, record, resolved, attempts(storage, record.run_id))
+    sink = sink_of(storage, record, resolved, attempts(storage, record.run_id))
     most = allowed(job, manifest.items)
     if most is not None and manifest.items_quarantined > most:
         row = read_quarantine(storage, manifest.quarantine).to_pylist()[0]

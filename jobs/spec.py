@@ -75,6 +75,11 @@ class InputSpec(_Strict):
         default_factory=list,
         description="folders, beside the input's own, that links found in the data may lead to",
     )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="only so many items, the first as they are listed when the run is planned",
+    )
 
     _no_secrets = field_validator("uri", "roots")(_without_secrets)
 

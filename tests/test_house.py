@@ -41,7 +41,15 @@ def test_imports_go_one_way(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["tasks", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["plan", "--help"],
+        ["models", "--help"],
+        ["tasks", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (

@@ -5,6 +5,7 @@ import click
 from jobs.cli.errors import errors
 from jobs.cli.gc import gc
 from jobs.cli.models import models
+from jobs.cli.plan import plan
 from jobs.cli.retry import retry
 from jobs.cli.run import run
 from jobs.cli.tasks import tasks
@@ -16,6 +17,7 @@ def main() -> None:
     """Batch inference for Perceiver IO: media in, complete and typed Arrow tables out."""
 
 
+main.add_command(plan)
 main.add_command(run)
 main.add_command(errors)
 main.add_command(retry)

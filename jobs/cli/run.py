@@ -29,16 +29,18 @@ BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
     is_flag=True,
     help="Where the output holds another job's run: go on from its table if only the input differs, else replace it.",
 )
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items: -o input.limit=N")
 @click.option("--no-fold", is_flag=True, help="Compute with the plain model, to compare: -o model.fold=false")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def run(file: str, overrides: tuple[str, ...], supersede: bool, no_fold: bool, as_json: bool) -> None:
+def run(
+    file: str, overrides: tuple[str, ...], supersede: bool, limit: int | None, no_fold: bool, as_json: bool
+) -> None:
     """Run the job in FILE on this machine, resuming it where it stopped before.
 
     Exit codes: 0 done, 2 bad job, 3 done with quarantined items, 4 more failed than allowed, 5 failed,
     130 interrupted (run it again to resume).
     """
-    if no_fold:
-        overrides = (*overrides, "model.fold=false")
+    overrides = with_flags(overrides, limit, no_fold)
     again = [
         *("perceive", "run", file, *(x for o in overrides for x in ("-o", o))),
         *(["--supersede"] if supersede else []),
@@ -56,6 +58,12 @@ def run(file: str, overrides: tuple[str, ...], supersede: bool, no_fold: bool, a
     else:
         show(result, ["uri", *job.options.preview])
     sys.exit(result.exit_code)
+
+
+def with_flags(overrides: tuple[str, ...], limit: int | None, no_fold: bool) -> tuple[str, ...]:
+    """The overrides that these flags stand for, after those that are given."""
+    flags = [f"input.limit={limit}"] if limit else []
+    return (*overrides, *flags, *(["model.fold=false"] if no_fold else []))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import types
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
@@ -121,8 +120,9 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 def _described(field: "pa.Field") -> dict[str, Any]:
     from pipelines.describing import meaning
+    from pipelines.tensors import type_name
 
-    return {"name": field.name, "type": _column_type(field.type), "help": meaning(field)}
+    return {"name": field.name, "type": type_name(field.type), "help": meaning(field)}
 
 
 def _example(architecture: str) -> tuple[str | None, "PerceiverConfig"]:
@@ -147,13 +147,6 @@ def _option_type(kind: Any) -> str:
     if dataclasses.is_dataclass(kind):
         return "{" + ", ".join(field.name for field in dataclasses.fields(kind)) + "}"
     return "null" if kind is type(None) else str(kind.__name__)
-
-
-def _column_type(kind: "pa.DataType") -> str:
-    from pipelines.tensors import is_tensor
-
-    name = f"{kind.value_type} {list(kind.shape)}" if is_tensor(kind) else str(kind).replace("item: ", "")
-    return re.sub(r"\bfloat\b", "float32", re.sub(r"\bdouble\b", "float64", name))
 
 
 def _plain(default: Any) -> Any:

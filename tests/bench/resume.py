@@ -124,7 +124,7 @@ def _generate(folder: Path, shards: int, missing: int) -> None:
 
 
 def _until(folder: Path, reached: Any) -> None:
-    run._execute = reached
+    run.execute = reached
     try:
         run.run_job(_job(folder), NoProgress())
     except _ReachedError:

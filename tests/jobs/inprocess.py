@@ -36,9 +36,9 @@ _predicts: dict[Any, Predict] = {}
 
 
 def execute(
-    resolved: Resolved, missing: pa.Table, sink: Sink, take: Callable[[Commit], None], *_: Any
+    resolved: Resolved, missing: pa.Table, sink: Sink, take: Callable[[Commit], bool], *_: Any
 ) -> None:
-    """What jobs.run._execute does."""
+    """What jobs.run.execute does."""
     job = resolved.job
     known = (job.options, resolved.model)
     if known not in _predicts:
@@ -48,7 +48,8 @@ def execute(
         for row in range(missing.num_rows):
             block = _predicts[known](decode.shard(spans_of(missing.slice(row, 1))))
             for commit in write_part(block, sink).to_pylist():
-                take(Commit(**commit))
+                if not take(Commit(**commit)):
+                    return
 
 
 class Killed(BaseException):
@@ -79,7 +80,7 @@ class Kill:
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Kill:
     """Have jobs.run run here, and be killed at will."""
-    monkeypatch.setattr(run, "_execute", execute)
+    monkeypatch.setattr(run, "execute", execute)
     monkeypatch.setattr(stages, "Decoder", NearDecoder)
     # Who was killed here has this process's number, and it lives.
     monkeypatch.setattr(lease.Holder, "known_dead", lambda _: True)
