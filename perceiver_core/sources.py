@@ -18,6 +18,8 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from perceiver_core.errors import PerceiverError
+
 DEMO = Path(__file__).parent / "demo"  #: the checkpoint that comes with the package, by the name "demo"
 
 #: A checkpoint's files beside its weights.
@@ -57,7 +59,7 @@ _VERSIONS = (
 _ABANDONED_S = 24 * 3600.0  # a download in which nothing was written for this long is dead
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PerceiverError, ValueError):
     """A checkpoint that cannot be used."""
 
 

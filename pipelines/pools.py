@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perceiver_core.errors import PerceiverError
+
 Node = tuple[float, float]  # CPUs and GPUs
 
 
@@ -19,7 +21,7 @@ class Pools:
     feed_cpus: float
 
 
-class PoolError(ValueError):
+class PoolError(PerceiverError, ValueError):
     """The workers asked for can't run beside each other."""
 
 

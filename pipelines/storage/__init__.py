@@ -15,10 +15,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from perceiver_core.errors import PerceiverError
+
 _OF_DISK = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
 
 
-class OutputError(OSError):
+class OutputError(PerceiverError, OSError):
     """The output can't be read or written as it must be."""
 
 
