@@ -53,23 +53,28 @@ class Resolved:
 def resolve(job: JobSpec, progress: Progress) -> Resolved:
     """What the job comes to on this machine. Raises SpecError."""
     _refuse_pickles()
-    checkpoint = _checkpoint(job, progress)
-    gpus = _gpus(job)
-    pools = _pools(job, gpus)
+    checkpoint = checkpoint_of(job, progress)
+    gpus = gpus_of(job)
+    pools = pools_of(job, gpus)
     model = _model_plan(job, checkpoint, "cuda" if gpus else "cpu")
-    return Resolved(job, checkpoint, model, _source(job, checkpoint), gpus, pools)
+    return Resolved(job, checkpoint, model, source_of(job, checkpoint), gpus, pools)
+
+
+def pickle_switches() -> list[str]:
+    """Which of Ray's switches for pickles in tables are on in this environment."""
+    return [name for name in _UNPICKLING if os.environ.get(name, "").lower() in ("1", "true")]
 
 
 def _refuse_pickles() -> None:
-    for name in _UNPICKLING:
-        if os.environ.get(name, "").lower() in ("1", "true"):
-            raise SpecError(
-                f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
-                f"brings along. Unset it: perceive reads no pickles. (unset {name})"
-            )
+    for name in pickle_switches():
+        raise SpecError(
+            f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
+            f"brings along. Unset it: perceive reads no pickles. (unset {name})"
+        )
 
 
-def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
+def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
+    """What the job's checkpoint holds, fetched if it is not here. Raises SpecError."""
     try:
         found = inspect(job.model.checkpoint, progress=progress)
     except CheckpointError as error:
@@ -89,7 +94,7 @@ def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     return found
 
 
-def _gpus(job: JobSpec) -> int:
+def gpus_of(job: JobSpec) -> int:
     """How many GPUs the run uses; 0 is the CPU."""
     wanted = job.compute.device
     if wanted == "cpu" or (wanted == "auto" and not Path("/proc/driver/nvidia").exists()):
@@ -104,7 +109,8 @@ def _gpus(job: JobSpec) -> int:
     return torch.cuda.device_count()
 
 
-def _pools(job: JobSpec, gpus: int) -> Pools:
+def pools_of(job: JobSpec, gpus: int) -> Pools:
+    """How many workers each stage has. Raises SpecError."""
     try:
         return fit_pools([(cores(), gpus)], job.compute.decode_workers, job.compute.predict_workers)
     except PoolError as error:
@@ -129,7 +135,8 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str) -> ModelP
     return ModelPlan(str(checkpoint.path), _dtype(job, device), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
+def source_of(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
+    """Where the items lie. Raises SpecError."""
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
     # The task of every checkpoint, latents, is given what this one reads.

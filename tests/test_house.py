@@ -41,8 +41,11 @@ def test_imports_go_one_way(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["tasks", "--help"], ["--version"]]
-)
+    "arguments",
+    [
+        ["--help"], ["run", "--help"], ["models", "--help"], ["tasks", "--help"], ["doctor", "--help"], ["--version"],
+    ],
+)  # fmt: skip
 def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import sys, jobs.cli\n"

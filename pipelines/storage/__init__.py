@@ -138,9 +138,12 @@ def check_conditions(storage: Storage) -> None:
         storage.delete(name)
 
 
-def open_storage(uri: str) -> Storage:
-    """The storage of an output's path or URI; nothing is touched yet, nor is its driver looked for."""
+def open_storage(uri: str, patience_s: float | None = None) -> Storage:
+    """The storage of an output's path or URI; nothing is touched yet, nor is its driver looked for.
+
+    A bucket that fails in passing is asked again for `patience_s`, by default for as long as a run can wait.
+    """
     from pipelines.storage.local import LocalStorage
     from pipelines.storage.objects import ObjectStorage
 
-    return ObjectStorage(uri.rstrip("/")) if "://" in uri else LocalStorage(os.path.abspath(uri))
+    return ObjectStorage(uri.rstrip("/"), patience_s) if "://" in uri else LocalStorage(os.path.abspath(uri))
