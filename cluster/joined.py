@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cluster.errors import ClusterError
 from cluster.local import Resources
-from cluster.target import ClusterError
 
 _LOOK_S = 5.0
 

@@ -20,8 +20,9 @@ from types import FrameType
 
 import psutil
 
+from cluster.errors import ClusterError
 from cluster.local import cores
-from cluster.target import DONE, ENDED, ClusterError, Sent, Submission
+from cluster.target import DONE, ENDED, Sent, Submission
 
 _STARTING_S = 30.0  # from the folder to the process: then whoever made it was killed in between
 _TREE = "PERCEIVER_SUBMISSION"  # in the environment of all that a submission starts

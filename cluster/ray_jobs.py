@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cluster.target import DONE, ENDED, ClusterError, Sent, State, Submission
+from cluster.errors import ClusterError
+from cluster.target import DONE, ENDED, Sent, State, Submission
 
 _T = TypeVar("_T")
 _AGAIN_S = 1.0  # between looks, and after a lost connection

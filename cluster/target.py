@@ -14,10 +14,6 @@ DONE = (0, 3)  #: exit codes of a command that did what it was to do, all of it 
 ENDED: tuple[State, ...] = ("succeeded", "failed", "stopped")
 
 
-class ClusterError(Exception):
-    """A target can't be reached, or refuses what it was asked."""
-
-
 @dataclass(frozen=True)
 class Submission:
     """A command to run."""

@@ -4,12 +4,13 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.spec import JobSpec
+from perceiver_core.errors import PerceiverError
 from pipelines.index import read_quarantine
 from pipelines.sink import Commit
 from pipelines.storage import Storage
 
 
-class ErrorBudgetError(RuntimeError):
+class ErrorBudgetError(PerceiverError, RuntimeError):
     """More items failed than the job allows."""
 
 

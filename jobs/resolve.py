@@ -62,23 +62,28 @@ def resolve(job: JobSpec, progress: Progress, nodes: Sequence[Node] | None = Non
     Raises SpecError, also where its workers could not all run beside each other with the largest node gone.
     """
     _refuse_pickles()
-    checkpoint = _checkpoint(job, progress)
-    used = ((cores(), _gpus(job)),) if nodes is None else _used(job, nodes)
-    pools = _pools(job, used)
+    checkpoint = checkpoint_of(job, progress)
+    used = ((cores(), gpus_of(job)),) if nodes is None else _used(job, nodes)
+    pools = pools_of(job, used)
     model = _model_plan(job, checkpoint, "cuda" if any(gpus for _, gpus in used) else "cpu", nodes is None)
-    return Resolved(job, checkpoint, model, _source(job, checkpoint), used, pools)
+    return Resolved(job, checkpoint, model, source_of(job, checkpoint), used, pools)
+
+
+def pickle_switches() -> list[str]:
+    """Which of Ray's switches for pickles in tables are on in this environment."""
+    return [name for name in _UNPICKLING if os.environ.get(name, "").lower() in ("1", "true")]
 
 
 def _refuse_pickles() -> None:
-    for name in _UNPICKLING:
-        if os.environ.get(name, "").lower() in ("1", "true"):
-            raise SpecError(
-                f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
-                f"brings along. Unset it: perceive reads no pickles. (unset {name})"
-            )
+    for name in pickle_switches():
+        raise SpecError(
+            f"The environment has {name}={os.environ[name]}: with it, Ray runs whatever code a Parquet file "
+            f"brings along. Unset it: perceive reads no pickles. (unset {name})"
+        )
 
 
-def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
+def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
+    """What the job's checkpoint holds, fetched if it is not here. Raises SpecError."""
     try:
         found = inspect(job.model.checkpoint, progress=progress)
     except CheckpointError as error:
@@ -98,7 +103,7 @@ def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     return found
 
 
-def _gpus(job: JobSpec) -> int:
+def gpus_of(job: JobSpec) -> int:
     """How many GPUs the run uses; 0 is the CPU."""
     wanted = job.compute.device
     if wanted == "cpu" or (wanted == "auto" and not Path("/proc/driver/nvidia").exists()):
@@ -125,7 +130,8 @@ def _used(job: JobSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _pools(job: JobSpec, nodes: Sequence[Node]) -> Pools:
+def pools_of(job: JobSpec, nodes: Sequence[Node]) -> Pools:
+    """How many workers each stage has. Raises SpecError."""
     try:
         return fit_pools(nodes, job.compute.decode_workers, job.compute.predict_workers)
     except PoolError as error:
@@ -152,7 +158,8 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str, here: boo
     return ModelPlan(str(checkpoint.path), _dtype(job, device, here), batch, chunk, reference, job.model.fold)
 
 
-def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
+def source_of(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
+    """Where the items lie. Raises SpecError."""
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input
     # The task of every checkpoint, latents, is given what this one reads.

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from cluster.local import cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
+from jobs.errors import of_cluster
 from jobs.events import Events, recorded
+from jobs.exit_codes import DONE, QUARANTINED
 from jobs.fingerprint import fingerprint
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
 from jobs.pace import Marks
@@ -57,7 +59,7 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 done, 3 done with quarantined rows."""
-        return 3 if self.quarantined else 0
+        return QUARANTINED if self.quarantined else DONE
 
 
 def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunResult:
@@ -214,7 +216,7 @@ def execute(
             events.note("attempt_failed", error="DaemonError", message=why, traceback="")
         progress.give_up(why)
 
-    with local_ray(cores(), resolved.gpus, lost):
+    with of_cluster(), local_ray(cores(), resolved.gpus, lost):
         from pipelines import pipeline  # ray is only imported once its environment is set
 
         patience = job.compute.stall_minutes and job.compute.stall_minutes * 60

@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from perceiver_core.errors import PerceiverError
 from perceiver_core.sources import is_hub_id
 from pipelines.limits import Limits
 from pipelines.secrets import SecretError, check_no_secrets
@@ -26,7 +27,7 @@ from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
 
-class SpecError(ValueError):
+class SpecError(PerceiverError, ValueError):
     """The job file, or what it points to, can't be run as it is."""
 
 

@@ -18,6 +18,8 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from perceiver_core.errors import PerceiverError
+
 DEMO = Path(__file__).parent / "demo"  #: the checkpoint that comes with the package, by the name "demo"
 
 #: A checkpoint's files beside its weights.
@@ -57,7 +59,7 @@ _VERSIONS = (
 _ABANDONED_S = 24 * 3600.0  # a download in which nothing was written for this long is dead
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PerceiverError, ValueError):
     """A checkpoint that cannot be used."""
 
 
@@ -187,8 +189,8 @@ def _fetch_url(url: str, weights: bool, progress: Progress | None) -> Path:
     try:
         remote = _look(url, weights)
         key = _key(remote)
-        if key and (_cache() / key).is_dir():
-            return _cache() / key
+        if key and (cache_folder() / key).is_dir():
+            return cache_folder() / key
         return _download(remote, weights, progress)
     except CheckpointError:
         raise
@@ -264,7 +266,7 @@ def _download(remote: _Remote, weights: bool, progress: Progress | None) -> Path
     """Fetches all files into a folder of its own and renames it: a folder in the cache is a whole one."""
     from fsspec.callbacks import Callback
 
-    cache = _cache()
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     _drop_abandoned(cache)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
@@ -308,7 +310,8 @@ def _key(remote: _Remote) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where checkpoints that were fetched from URLs are kept."""
     root = os.environ.get("PERCEIVER_CACHE")
     if root:
         return Path(root).expanduser() / "checkpoints"

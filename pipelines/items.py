@@ -15,6 +15,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from perceiver_core.errors import PerceiverError
+
 _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "adl": "azure",
     "http": "http", "https": "http", "hf": "hub",
@@ -25,7 +27,7 @@ _HIDDEN = re.compile(r"/[._]")
 Found = tuple[str, dict[str, Any]]  # a path or URI, and what its file system says of it
 
 
-class InputError(ValueError):
+class InputError(PerceiverError, ValueError):
     """The input as a whole can't be used: it is missing, empty, or lists the same item twice."""
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, fields
 
+from perceiver_core.errors import PerceiverError
 
-class LimitError(ValueError):
+
+class LimitError(PerceiverError, ValueError):
     """An item is larger than the job allows."""
 
 

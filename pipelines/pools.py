@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perceiver_core.errors import PerceiverError
+
 Node = tuple[float, float]  # CPUs and GPUs
 
 
@@ -32,7 +34,7 @@ class Pools:
         return {"decode": decode, "predict": predict, "write": write}
 
 
-class PoolError(ValueError):
+class PoolError(PerceiverError, ValueError):
     """The workers asked for can't run beside each other."""
 
 

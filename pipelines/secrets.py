@@ -5,6 +5,8 @@ import os
 import re
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from perceiver_core.errors import PerceiverError
+
 _SECRET = re.compile(
     r"signature|credential|token|secret|passw|access.?key|api.?key|^(key|sig|pwd|auth)$", re.IGNORECASE
 )
@@ -29,7 +31,7 @@ _ENVIRONMENT = {
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az"}
 
 
-class SecretError(ValueError):
+class SecretError(PerceiverError, ValueError):
     """A URI holds a secret; the message doesn't."""
 
 

@@ -47,6 +47,7 @@ def test_imports_go_one_way(room: str) -> None:
         ["run", "--help"],
         ["plan", "--help"],
         ["models", "--help"],
+        ["doctor", "--help"],
         ["tasks", "--help"],
         ["--version"],
     ],

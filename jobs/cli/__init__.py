@@ -2,6 +2,7 @@
 
 import click
 
+from jobs.cli.doctor import doctor
 from jobs.cli.errors import errors
 from jobs.cli.gc import gc
 from jobs.cli.models import models
@@ -20,6 +21,7 @@ def main() -> None:
 main.add_command(plan)
 main.add_command(run)
 main.add_command(errors)
+main.add_command(doctor)
 main.add_command(retry)
 main.add_command(gc)
 main.add_command(models)

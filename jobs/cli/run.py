@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from jobs.exit_codes import FAILED, INTERRUPTED
+
 if TYPE_CHECKING:
     from jobs.run import RunResult
-
-BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
 
 
 @click.command()
@@ -72,9 +72,7 @@ def ending(resume: str, as_json: bool) -> Iterator[Callable[[str], None]]:
 
     Yields what ends the process from any thread, where nothing that it waits for will ever return.
     """
-    from jobs.budget import ErrorBudgetError
-    from jobs.lease import LeaseError
-    from jobs.spec import SpecError
+    from jobs.errors import PerceiverError, exit_code
     from pipelines.secrets import redacted
 
     resume = f"To resume: {resume}"
@@ -89,15 +87,15 @@ def ending(resume: str, as_json: bool) -> Iterator[Callable[[str], None]]:
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
     try:
         yield give_up
-    except (SpecError, LeaseError) as error:
-        stop(BAD_SPEC, redacted(str(error)), as_json)
-    except ErrorBudgetError as error:
-        stop(BUDGET_EXCEEDED, str(error), as_json)
     except KeyboardInterrupt:
         stop(INTERRUPTED, f"Interrupted. {resume}", as_json)
     except Exception as error:
-        notes = " ".join(getattr(error, "__notes__", []))
-        stop(FAILED, redacted(f"{type(error).__name__}: {error}\n{notes}\n{resume}"), as_json)
+        code = exit_code(error)
+        # Our own say it all; of others, the class is half of what there is to know.
+        said = [str(error) if isinstance(error, PerceiverError) else f"{type(error).__name__}: {error}"]
+        if code == FAILED:
+            said += [" ".join(getattr(error, "__notes__", [])), resume]
+        stop(code, redacted("\n".join(said)), as_json)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

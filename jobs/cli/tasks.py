@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from jobs.cli.models import show_table
-from jobs.cli.run import BAD_SPEC, stop
+from jobs.cli.run import stop
+from jobs.exit_codes import BAD_SPEC
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.errors import ClusterError
 from cluster.processes import LocalTarget
 from cluster.ray_jobs import RayTarget
-from cluster.target import ClusterError, Sent, State, Submission, Target
+from cluster.target import Sent, State, Submission, Target
 from tests.cluster.head import Head, free_port
 
 _numbers = count()
