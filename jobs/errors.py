@@ -11,6 +11,8 @@ from jobs.budget import ErrorBudgetError
 from jobs.exit_codes import BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED
 from jobs.lease import LeaseError, LeaseLostError
 from jobs.spec import SpecError
+from jobs.states import StateError
+from jobs.store import StoreError, UnknownRunError
 from perceiver_core.errors import PerceiverError
 from perceiver_core.sources import CheckpointError
 from pipelines.decoding import DecoderError
@@ -37,14 +39,17 @@ __all__ = [
     "SecretError",
     "SpecError",
     "StalledError",
+    "StateError",
+    "StoreError",
     "TargetError",
     "UnavailableError",
+    "UnknownRunError",
     "exit_code",
     "of_cluster",
 ]
 
 #: Before anything is written. Not CheckpointError: before that it is a SpecError, so weights went while the run was on.
-_OF_THE_JOB = (SpecError, LeaseError, InputError, PoolError, SecretError)
+_OF_THE_JOB = (SpecError, LeaseError, InputError, PoolError, SecretError, UnknownRunError)
 
 
 class TargetError(PerceiverError, RuntimeError):

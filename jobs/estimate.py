@@ -16,7 +16,7 @@ from cluster.local import cores
 from jobs.fingerprint import fingerprint
 from jobs.lease import attempts
 from jobs.pace import STAGES
-from jobs.planning import listed, new_run, refusal, sink_of, windows_of
+from jobs.planning import listed, new_record, plan_of, refusal, sink_of, windows_of
 from jobs.probe import SHEET_ITEMS, Measured, measure, played_through
 from jobs.records import Record, current, read_table
 from jobs.resolve import Resolved, resolve
@@ -125,7 +125,8 @@ def plan(
     elif known and not supersede:
         raise refusal(storage, known, what, listing)
     else:
-        record, planned = new_run(known is None, resolved, storage, what, listing, progress)
+        record = new_record(known is None, storage, what)
+        planned = plan_of(record, resolved, storage, listing, progress)
         rows = planned.plan if planned else read_table(storage, record.run_id, "plan")
         does = (
             "resume"

@@ -19,7 +19,7 @@ from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
 from pipelines.listing import compare, items_of, list_files, only
-from pipelines.manifest import Manifest, newest
+from pipelines.manifest import Manifest, newest, numbered
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
 from pipelines.sink import Sink
@@ -67,15 +67,8 @@ def refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.T
     )
 
 
-def new_run(
-    first: bool,
-    resolved: Resolved,
-    storage: Storage,
-    what: dict[str, Any],
-    listing: pa.Table,
-    progress: Progress,
-) -> tuple[Record, Planned | None]:
-    """A new run, `first` of a new output or superseding what is there; nothing is planned of one that has begun."""
+def new_record(first: bool, storage: Storage, what: dict[str, Any]) -> Record:
+    """What a new run is, `first` of a new output or superseding what is there."""
     base = None if first else newest(storage)
     table = base and read_record(storage, base.run_id)
     kind: Kind = "first" if first else "all"
@@ -83,14 +76,23 @@ def new_run(
         kind = "changed"
     number = base.number if base else None
     record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
-    begun = read_record(storage, record.run_id)
-    if begun:  # and superseded before it was done, by one that wasn't done either
-        return begun, None
-    if base is None or kind == "all":
-        return record, plan_all(resolved, listing, progress)
+    # It may have begun, and been superseded before it was done, by one that wasn't done either.
+    return read_record(storage, record.run_id) or record
+
+
+def plan_of(
+    record: Record, resolved: Resolved, storage: Storage, listing: pa.Table, progress: Progress
+) -> Planned | None:
+    """What a new run does; None of one that has begun, whose record says it."""
+    if read_record(storage, record.run_id):
+        return None
+    if record.base is None or record.kind == "all":
+        return plan_all(resolved, listing, progress)
+    base = numbered(storage, record.base)
+    table = read_record(storage, base.run_id)
     assert table  # what is gone on from has a record
-    limited = LIMIT in what or LIMIT in table.fingerprint
-    return record, plan_changed(resolved, listing, base, limited, storage, progress)
+    limited = LIMIT in record.fingerprint or LIMIT in table.fingerprint
+    return plan_changed(resolved, listing, base, limited, storage, progress)
 
 
 def sink_of(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:

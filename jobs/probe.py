@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.local import cores
-from jobs import run
+from jobs import attempt
 from jobs.events import Events, read
 from jobs.pace import STAGES
 from jobs.resolve import Resolved
@@ -103,7 +103,7 @@ def _measured(resolved: Resolved, plan: pa.Table, out: str, progress: Progress) 
 
     events = Events(storage, "probe", 1)
     progress.stage("windows measured", None)
-    run.execute(resolved, by_shard(sample.plan), sink, take, events, progress, 0, int(windows.sum()))
+    attempt.execute(resolved, by_shard(sample.plan), sink, take, events, progress, 0, int(windows.sum()))
     ended = time.monotonic() - began
     events.flush()
     last = [event for event in read(storage, "probe") if event["event"] == "progress"][-1:]

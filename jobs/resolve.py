@@ -35,6 +35,7 @@ class Resolved:
     model: ModelPlan
     source: Source
     nodes: tuple[Node, ...]  #: what the run has
+    here: bool  #: on this machine, in a Ray of its own
     pools: Pools
 
     @property
@@ -66,7 +67,7 @@ def resolve(job: JobSpec, progress: Progress, nodes: Sequence[Node] | None = Non
     used = ((cores(), gpus_of(job)),) if nodes is None else _used(job, nodes)
     pools = pools_of(job, used)
     model = _model_plan(job, checkpoint, "cuda" if any(gpus for _, gpus in used) else "cpu", nodes is None)
-    return Resolved(job, checkpoint, model, source_of(job, checkpoint), used, pools)
+    return Resolved(job, checkpoint, model, source_of(job, checkpoint), used, nodes is None, pools)
 
 
 def pickle_switches() -> list[str]:

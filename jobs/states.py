@@ -2,6 +2,8 @@
 
 from typing import Literal, get_args
 
+from perceiver_core.errors import PerceiverError
+
 State = Literal["submitted", "running", "stopping", "done", "failed", "stopped", "lost"]
 STATES: tuple[State, ...] = get_args(State)
 
@@ -20,19 +22,14 @@ TRANSITIONS: dict[State, tuple[str, tuple[State, ...]]] = {
 AT_REST: tuple[State, ...] = ("done", "failed", "stopped", "lost")
 
 
-class StateError(Exception):
-    """A run can't get from one state to another."""
-
-    def __init__(self, run_id: str, before: State, after: State) -> None:
-        super().__init__(run_id, before, after)
-
-    def __str__(self) -> str:
-        run_id, before, after = self.args
-        may = ", ".join(TRANSITIONS[before][1])
-        return f"Run {run_id} is {before} ({TRANSITIONS[before][0]}): it can't become {after}, only {may}."
+class StateError(PerceiverError, RuntimeError):
+    """A run can't get from the state that it is in to another one."""
 
 
 def check(run_id: str, before: State, after: State) -> None:
     """Raise StateError unless `after` may follow `before`."""
-    if after not in TRANSITIONS[before][1]:
-        raise StateError(run_id, before, after)
+    meaning, may = TRANSITIONS[before]
+    if after not in may:
+        raise StateError(
+            f"Run {run_id} is {before} ({meaning}): it can't become {after}, only {', '.join(may)}."
+        )

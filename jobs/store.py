@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from jobs.states import State, check
+from perceiver_core.errors import PerceiverError
 
 VERSION = 1
 _FILE = "runs.db"
 _WAIT_S = 10.0  # for another process that writes
 
 
-class StoreError(OSError):
+class StoreError(PerceiverError, OSError):
     """The run store can't be read or written."""
 
 
-class UnknownRunError(LookupError):
+class UnknownRunError(PerceiverError, LookupError):
     """No run of that name is in the store."""
 
 

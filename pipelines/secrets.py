@@ -61,6 +61,11 @@ def check_no_secrets(uri: str) -> None:
     )
 
 
+def names_secret(variable: str) -> bool:
+    """Whether an environment variable is called as secrets are."""
+    return bool(_SECRET_NAME.search(variable))
+
+
 def redacted(text: str) -> str:
     """The text without secrets: values of this environment's variables that are called so, and what addresses carry."""
     for value in _known_secrets():

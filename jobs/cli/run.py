@@ -16,7 +16,7 @@ import click
 from jobs.exit_codes import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
-    from jobs.run import RunResult
+    from jobs.attempt import RunResult
 
 
 @click.command()
@@ -46,8 +46,8 @@ def run(
         *(["--supersede"] if supersede else []),
     ]
     with ending(shlex.join(again), as_json) as give_up:
+        from jobs.attempt import run_job
         from jobs.cli.progress import terminal_progress
-        from jobs.run import run_job
         from jobs.spec import load_job
 
         job = load_job(file, overrides)

@@ -22,7 +22,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import psutil
 
-from jobs.run import run_job
+from jobs.attempt import run_job
 from jobs.spec import InputSpec, JobSpec, ModelSpec, OutputSpec
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from tests.clips import write_clip

@@ -1,4 +1,4 @@
-"""Runs as jobs.run makes them, but for Ray: the stages are called one after the other, in this process."""
+"""Runs as jobs.attempt makes them, but for Ray: the stages are called one after the other, in this process."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pytest
 
-from jobs import lease, run
+from jobs import attempt, lease
 from jobs.resolve import Resolved
 from pipelines import commit_points, stages
 from pipelines.decode_child import packed
@@ -38,7 +38,7 @@ _predicts: dict[Any, Predict] = {}
 def execute(
     resolved: Resolved, missing: pa.Table, sink: Sink, take: Callable[[Commit], bool], *_: Any
 ) -> None:
-    """What jobs.run.execute does."""
+    """What jobs.attempt.execute does."""
     job = resolved.job
     known = (job.options, resolved.model)
     if known not in _predicts:
@@ -79,8 +79,8 @@ class Kill:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Kill:
-    """Have jobs.run run here, and be killed at will."""
-    monkeypatch.setattr(run, "execute", execute)
+    """Have jobs.attempt run here, and be killed at will."""
+    monkeypatch.setattr(attempt, "execute", execute)
     monkeypatch.setattr(stages, "Decoder", NearDecoder)
     # Who was killed here has this process's number, and it lives.
     monkeypatch.setattr(lease.Holder, "known_dead", lambda _: True)

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
 )
 
 from jobs import events
+from jobs.attempt import RunResult, run_job
 from jobs.budget import ErrorBudgetError
 from jobs.garbage import collect
 from jobs.quarantine import errors, grouped, retry_errors
-from jobs.run import RunResult, run_job
 from jobs.spec import JobSpec, SpecError, parse_job
 from pipelines import commit_points, reader
 from pipelines.storage import open_storage

@@ -1,16 +1,19 @@
 """Runs: which one a job is in its output, and one attempt of it: do what is missing, close the account."""
 
 import json
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
+from cluster.joined import joined_ray
 from cluster.local import cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
 from jobs.errors import of_cluster
@@ -19,10 +22,12 @@ from jobs.exit_codes import DONE, QUARANTINED
 from jobs.fingerprint import fingerprint
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
 from jobs.pace import Marks
-from jobs.planning import Planned, listed, new_run, refusal, sink_of, windows_of
+from jobs.planning import Planned, listed, new_record, plan_of, refusal, sink_of, windows_of
 from jobs.records import Record, current, read_table, write_record
 from jobs.resolve import Resolved, resolve
 from jobs.spec import JobSpec
+from jobs.store import RunStore
+from jobs.telling import told_to
 from pipelines.commits import Commits, forget
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.decoding import Decoder
@@ -30,11 +35,17 @@ from pipelines.index import read_quarantine
 from pipelines.manifest import Manifest, closed, newest, numbered
 from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
+from pipelines.pools import Node
 from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink
 from pipelines.storage import OutputError, Storage, check_conditions, open_storage
 from pipelines.supersede import carry, nothing
 from pipelines.watchdog import Watch
+
+_DIED = (
+    "Ray's {} died, as it does where the kernel ends it because memory is short (dmesg says so), or somebody else "
+    "does. What is committed stays."
+)
 
 __all__ = ["ErrorBudgetError", "RunResult", "go_on", "run_job"]
 
@@ -62,36 +73,76 @@ class RunResult:
         return QUARANTINED if self.quarantined else DONE
 
 
-def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunResult:
+def run_job(
+    job: JobSpec,
+    progress: Progress,
+    supersede: bool = False,
+    store: RunStore | None = None,
+    ray_address: str | None = None,
+) -> RunResult:
     """Execute one attempt of the job here, to its end.
 
     The same job on the same output resumes its run. Another one, or another input, is refused unless `supersede`: then
-    it goes on from the table that is there where only the input has changed, and else takes its place.
+    it goes on from the table that is there where only the input has changed, and else takes its place. It is told to
+    the `store`. With `ray_address`, it runs on that cluster, of which this machine is a node.
 
     Raises SpecError before anything is written, LeaseError where another run works on the output, ErrorBudgetError
     where more items fail than the job allows; KeyboardInterrupt leaves the run resumable.
     """
     began = time.monotonic()
-    resolved = resolve(job, progress)
+    if ray_address is None:
+        return _run_on(None, job, progress, supersede, store, began)
+    lost = partial(_gave_up, progress)
+    with of_cluster(), joined_ray(ray_address, lost) as cluster:
+        return _run_on(cluster.nodes, job, progress, supersede, store, began)
+
+
+def _run_on(
+    nodes: tuple[Node, ...] | None,
+    job: JobSpec,
+    progress: Progress,
+    supersede: bool,
+    store: RunStore | None,
+    began: float,
+) -> RunResult:
+    storage = open_storage(job.output.uri)
+    found = which(job, progress, supersede, nodes)
+    record, resolved = found.record, found.resolved
+    if found.table:
+        return _end(found.table, record, resolved, storage, 0, began)
+    before = wait_until_free(storage, progress.say)
+    table = newest(storage)
+    if table and table.run_id == record.run_id:  # files of the table are gone
+        forget(sink_of(storage, record, resolved, attempts(storage, record.run_id)))
+    planned = plan_of(record, resolved, storage, found.listing, progress)
+    return go_on(record, planned, resolved, before, progress, began, store)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Which run a job is in its output."""
+
+    resolved: Resolved
+    listing: pa.Table  #: of the input as it is
+    record: Record  #: the run's, in the output or to be
+    table: Manifest | None  #: of a run that is closed: nothing is left to do
+
+
+def which(
+    job: JobSpec, progress: Progress, supersede: bool = False, nodes: tuple[Node, ...] | None = None
+) -> Found:
+    """Which run the job is in its output; nothing is written. Raises SpecError, also where that is another's."""
+    resolved = resolve(job, progress, nodes)
     storage = open_storage(job.output.uri)
     listing = listed(resolved.source, progress, job.input.limit)
     what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
     known = current(storage)
     if known and known.fingerprint == what:
-        sink = sink_of(storage, known, resolved, attempts(storage, known.run_id))
-        manifest = closed(sink)
-        if manifest:
-            return _end(manifest, known, resolved, storage, 0, began)
-        before = wait_until_free(storage, progress.say)
-        table = newest(storage)
-        if table and table.run_id == known.run_id:  # files of the table are gone
-            forget(sink)
-        return go_on(known, None, resolved, before, progress, began)
+        table = closed(sink_of(storage, known, resolved, attempts(storage, known.run_id)))
+        return Found(resolved, listing, known, table)
     if known and not supersede:
         raise refusal(storage, known, what, listing)
-    before = wait_until_free(storage, progress.say)
-    record, planned = new_run(known is None, resolved, storage, what, listing, progress)
-    return go_on(record, planned, resolved, before, progress, began)
+    return Found(resolved, listing, new_record(known is None, storage, what), None)
 
 
 def go_on(
@@ -101,6 +152,7 @@ def go_on(
     before: Lease | None,
     progress: Progress,
     began: float,
+    store: RunStore | None = None,
 ) -> RunResult:
     """One attempt of a run, a new one if it comes with what is planned."""
     storage = open_storage(resolved.job.output.uri)
@@ -114,11 +166,16 @@ def go_on(
         if before and not storage.exists(f"runs/leases/{before.number:06d}.released"):
             dead = before.holder
             events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)
-        with recorded(events):
-            sink = sink_of(storage, record, resolved, attempt)
-            plan = read_table(storage, record.run_id, "plan")  # also of one that was killed before it had all
-            manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
-        return _end(manifest, record, resolved, storage, to_do, began)
+        with told_to(store, record.run_id, resolved.job, attempt, progress.say) as told:
+            with recorded(events):
+                sink = sink_of(storage, record, resolved, attempt)
+                plan = read_table(
+                    storage, record.run_id, "plan"
+                )  # also of one that was killed before it had all
+                manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
+            result = _end(manifest, record, resolved, storage, to_do, began)
+            told(result.exit_code)
+        return result
 
 
 def _attempt(
@@ -208,15 +265,11 @@ def execute(
     job, pools = resolved.job, resolved.pools
 
     def lost(daemon: str) -> None:
-        why = (
-            f"Ray's {daemon} died, as it does where the kernel ends it because memory is short (dmesg says so), or "
-            "somebody else does. What is committed stays."
-        )
         with suppress(OutputError):
-            events.note("attempt_failed", error="DaemonError", message=why, traceback="")
-        progress.give_up(why)
+            events.note("attempt_failed", error="DaemonError", message=_DIED.format(daemon), traceback="")
+        _gave_up(progress, daemon)
 
-    with of_cluster(), local_ray(cores(), resolved.gpus, lost):
+    with of_cluster(), local_ray(cores(), resolved.gpus, lost) if resolved.here else nullcontext():
         from pipelines import pipeline  # ray is only imported once its environment is set
 
         patience = job.compute.stall_minutes and job.compute.stall_minutes * 60
@@ -229,13 +282,13 @@ def execute(
             job.limits,
             resolved.model,
             resolved.device,
-            max(1, cores() // pools.predict_workers),
+            _threads(resolved),
             sink,
             pools,
             meter,
             Watch(patience, lambda state: events.note("stalled", state=state)),
         )
-        workers = pools.at_once(cores(), missing.num_rows)
+        workers = pools.at_once(sum(cpus for cpus, _ in resolved.nodes), missing.num_rows)
         marks = Marks(meter, events, before, total, workers)
         with _shown(meter, progress, before, events, marks), closing(pipeline.commits(dataset)) as made:
             try:
@@ -247,6 +300,17 @@ def execute(
                 if cause is error:
                     raise
                 raise cause from error
+
+
+def _threads(resolved: Resolved) -> int:
+    """What each worker that holds the model computes with: its share of the largest node, where all are alike."""
+    most = max(cpus for cpus, _ in resolved.nodes)
+    each = math.ceil(resolved.pools.predict_workers / len(resolved.nodes))
+    return max(1, int(most) // each)
+
+
+def _gave_up(progress: Progress, daemon: str) -> None:
+    progress.give_up(_DIED.format(daemon))
 
 
 @contextmanager
