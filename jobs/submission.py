@@ -67,24 +67,26 @@ def submit(
 
 
 def resubmit(run: Run, target: str, store: RunStore, progress: Progress) -> tuple[Run, bool]:
-    """Hand a run that is not done to a target again, by the job that its output holds; as `submit`."""
-    storage = open_storage(run.output)
-    try:
-        document = read_spec(storage, run.run_id)
-    except FileNotFoundError:
-        document = _written(store, run)
-    return submit(parse_job(document, f"Run {run.run_id}"), target, store, progress)
+    """Hand a run that is not done to a target again, by its own job; as `submit`."""
+    return submit(job_of(run, store), target, store, progress)
 
 
-def _written(store: RunStore, run: Run) -> dict[str, object]:
-    path = store.folder / "jobs" / run.run_id / "job.yaml"
+def job_of(run: Run, store: RunStore) -> JobSpec:
+    """A run's job, as its output holds it, or as it was submitted. Raises SpecError."""
     try:
-        found: dict[str, object] = yaml.safe_load(path.read_text())
-        return found
-    except FileNotFoundError:
-        raise SpecError(
-            f"Run {run.run_id} has not begun, and its job is not on this machine: submit its file again."
-        ) from None
+        document = read_spec(open_storage(run.output), run.run_id)
+    except FileNotFoundError:  # it has not begun
+        try:
+            document = yaml.safe_load((_folder(store, run.run_id) / "job.yaml").read_text())
+        except FileNotFoundError:
+            raise SpecError(
+                f"Run {run.run_id} has not begun, and its job is not on this machine: submit its file again."
+            ) from None
+    return parse_job(document, f"Run {run.run_id}")
+
+
+def _folder(store: RunStore, run_id: str) -> Path:
+    return store.folder / "jobs" / run_id
 
 
 def _sent(
@@ -96,7 +98,7 @@ def _sent(
     environment: dict[str, str],
     send_code: bool,
 ) -> tuple[Run, bool]:
-    folder = store.folder / "jobs" / run.run_id
+    folder = _folder(store, run.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     on_cluster = to.name != "local"

@@ -16,7 +16,7 @@ class Limits:
     bytes: int = 64 << 30  #: of the file
     pixels: int = 1 << 26  #: of an image, or of a video's frame: 67 megapixels
     frames: int = 30 * 60 * 60 * 12  #: of a video: twelve hours at 30 a second
-    duration: float = 12 * 60 * 60  #: seconds of a video
+    duration: float = 12.0 * 60 * 60  #: seconds of a video
     streams: int = 64  #: in a container
     members: int = 10_000_000  #: in a tar, or rows in one Parquet or Arrow file
     text: int = 16 << 20  #: bytes of a text

@@ -20,6 +20,8 @@ from cluster.ray_jobs import RayTarget
 from cluster.target import Sent, State, Submission, Target
 from tests.cluster.head import Head, free_port
 
+pytestmark = [pytest.mark.clusters, pytest.mark.timeout(120)]
+
 _numbers = count()
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from jobs.spec import JobSpec, SpecError, load_job, parse_job
 from pipelines.secrets import check_no_secrets
+from pipelines.tasks import TASKS
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 
 GOOD: dict[str, Any] = {
@@ -169,3 +170,18 @@ def test_what_is_no_secret_passes() -> None:
         "/a@b:c",
     ):
         check_no_secrets(uri)
+
+
+@pytest.mark.parametrize("task", [task.name for task in TASKS])
+def test_a_job_that_is_stored_and_read_back_is_the_same_to_the_last_digit(task: str) -> None:
+    """A run's id is a hash of it: 43200 is not 43200.0."""
+    document = {
+        "name": "same",
+        "task": task,
+        "model": {"checkpoint": "demo"},
+        "input": {"uri": "in"},
+        "output": {"uri": "out"},
+    }
+    job = parse_job(document)
+    again = parse_job(yaml.safe_load(yaml.safe_dump(job.model_dump(mode="json"))))
+    assert repr(again) == repr(job)
