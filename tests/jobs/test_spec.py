@@ -76,23 +76,32 @@ def test_where_a_checkpoint_is(
     [
         ({"optoins": {}}, r"optoins: no such option\. Did you mean options\? There are: name, task,"),
         ({"compute": {"bach": 1}}, r"compute\.bach: no such option\. Did you mean batch\?"),
-        ({"options": {"topk": 1}}, r"options: topk: no such option\. Did you mean top_k\?"),
+        (
+            {"options": {"topk": 1}},
+            r"options\.topk: no such option\. Did you mean top_k\? There are: stream, audio,",
+        ),
         ({"options": {"top_k": 0}}, r"options: top_k must be at least 1, got 0\."),
-        ({"options": {"top_k": "many"}}, r"options\.top_k: Input should be a valid integer.*got 'many'"),
-        ({"options": {"audio": "left"}}, r"options\.audio: Input should be 'first' or 'mix' \(got 'left'\)"),
+        ({"options": {"top_k": "many"}}, r"options\.top_k: expected a whole number; got 'many'\."),
+        ({"options": {"audio": "left"}}, r"options\.audio: expected 'first' or 'mix'; got 'left'\."),
         (
             {"options": {"video": "avi"}},
-            r"options\.video: Input should be 'tensors', 'mp4' or 'both' \(got 'avi'\)",
+            r"options\.video: expected 'tensors', 'mp4' or 'both'; got 'avi'\.",
         ),
         ({"task": "cook"}, r"task: No such task: cook\. The tasks are: multimodal-autoencoding"),
         (
             {"model": {"checkpoint": "a", "reference": "jax"}},
-            r"model\.reference: Input should be 'hf' or 'deepmind' \(got 'jax'\)",
+            r"model\.reference: expected 'hf' or 'deepmind'; got 'jax'\.",
         ),
-        ({"model": {}}, r"model\.checkpoint: missing\."),
-        ({"compute": {"batch": 0}}, r"compute\.batch: Input should be greater than or equal to 1"),
-        ({"name": "No Spaces"}, r"name: String should match pattern"),
-        ({"on_error": "ignore"}, r"on_error: Input should be 'quarantine' or 'fail'"),
+        (
+            {"model": {}},
+            r"model\.checkpoint: missing\. Expected a folder with config\.json and weights, .*or demo\.",
+        ),
+        ({"compute": {"batch": 0}}, r"compute\.batch: expected at least 1; got 0\."),
+        (
+            {"name": "No Spaces"},
+            r"name: expected lower-case letters, digits and hyphens, .*; got 'No Spaces'\.",
+        ),
+        ({"on_error": "ignore"}, r"on_error: expected 'quarantine' or 'fail'; got 'ignore'\."),
     ],
 )
 def test_everything_wrong_is_named(change: dict[str, Any], message: str) -> None:
@@ -111,7 +120,7 @@ def test_all_problems_come_at_once() -> None:
     [
         ("a: [", "is not YAML"),
         ("- a", "must be a mapping with name, task, model, input and output"),
-        ("", "must be a mapping"),
+        ("", "is empty: expected a job"),
     ],
 )
 def test_what_is_no_job_file(tmp_path: Path, text: str, message: str) -> None:
