@@ -140,14 +140,16 @@ class JobSpec(_Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="for lists and logs")
     task: str = Field(description=f"one of: {', '.join(task.name for task in TASKS)}")
-    model: ModelSpec
-    input: InputSpec
-    output: OutputSpec
+    model: ModelSpec = Field(description="which weights, and how they are computed with")
+    input: InputSpec = Field(description="what is processed")
+    output: OutputSpec = Field(description="where the table goes")
     options: Task = Field(default_factory=dict, validate_default=True, description="the task's own options")
     limits: Limits = Field(
         default=Limits(), description="how much of a stranger's file is believed, of one item"
     )
-    compute: ComputeSpec = Field(default=ComputeSpec(), description="how much of what is used")
+    compute: ComputeSpec = Field(
+        default=ComputeSpec(), description="how much of what is used; every default fits the machine"
+    )
     on_error: Literal["quarantine", "fail"] = Field(
         default="quarantine", description="a bad item becomes a quarantine row, or ends the run"
     )

@@ -4,9 +4,11 @@ import click
 
 from jobs.cli.errors import errors
 from jobs.cli.gc import gc
+from jobs.cli.init import init
 from jobs.cli.models import models
 from jobs.cli.retry import retry
 from jobs.cli.run import run
+from jobs.cli.schema import schema
 from jobs.cli.tasks import tasks
 
 
@@ -16,9 +18,11 @@ def main() -> None:
     """Batch inference for Perceiver IO: media in, complete and typed Arrow tables out."""
 
 
+main.add_command(init)
 main.add_command(run)
 main.add_command(errors)
 main.add_command(retry)
 main.add_command(gc)
 main.add_command(models)
 main.add_command(tasks)
+main.add_command(schema)
