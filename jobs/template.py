@@ -44,7 +44,7 @@ def input_for(task: type[Task], media: str | None) -> dict[str, Any]:
     """Where a template's items lie: of videos in `media`, which come along, if they do."""
     content = task.contents[0][0]
     if content.kind == "tensor":  # the rows of what the template of latents makes
-        return {"uri": "latents-output/data", "keep": ["uri", "window"]}
+        return {"uri": "latents-output/data", "keep": ["window"]}
     if content == VIDEO and media:
         return {"uri": media}
     return {"uri": f"{content.kind}s"}

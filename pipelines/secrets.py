@@ -27,7 +27,7 @@ _BEFORE, _AFTER = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9])"
 #: What keys look like, each by its issuer's mark: hashes, revisions and names have none of these.
 _KEYS = (
     ("an AWS access key id", rf"{_BEFORE}(?:AKIA|ASIA)[A-Z0-9]{{16}}{_AFTER}"),
-    ("a Hugging Face token", rf"{_BEFORE}hf_[A-Za-z0-9]{{30,}}{_AFTER}"),
+    ("a Hugging Face token", rf"{_BEFORE}hf_[A-Za-z0-9]{{34,}}{_AFTER}"),
     ("a GitHub token", rf"{_BEFORE}(?:gh[pousr]_[A-Za-z0-9]{{36,}}|github_pat_[A-Za-z0-9_]{{22,}}){_AFTER}"),
     ("a Google API key", rf"{_BEFORE}AIza[A-Za-z0-9_-]{{35}}(?![A-Za-z0-9_-])"),
     ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY|[\"']private_key[\"']\s*:"),
