@@ -1,6 +1,7 @@
 """A job as this machine can run it: its checkpoint, device, dtype, workers and source, or why it can't."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +10,16 @@ import pyarrow as pa
 from cluster.local import cores
 from jobs.spec import JobSpec, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
-from perceiver_core.config import PerceiverConfig
-from pipelines.contents import IMAGE
-from pipelines.items import InputError
+from perceiver_core.config import PUBLISHED, PerceiverConfig
+from pipelines.contents import IMAGE, SUFFIXES
+from pipelines.items import InputError, locate
 from pipelines.meter import Progress
 from pipelines.pictures import check_recipe
 from pipelines.pools import PoolError, Pools, fit_pools
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
 from pipelines.stages import ModelPlan, check_kept
+from pipelines.tasks import TASKS
 
 #: What one decoder call may hold of scores and activations.
 _DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
@@ -53,6 +55,7 @@ class Resolved:
 def resolve(job: JobSpec, progress: Progress) -> Resolved:
     """What the job comes to on this machine. Raises SpecError."""
     _refuse_pickles()
+    _check_output(job.output.uri)
     checkpoint = _checkpoint(job, progress)
     gpus = _gpus(job)
     pools = _pools(job, gpus)
@@ -69,15 +72,34 @@ def _refuse_pickles() -> None:
             )
 
 
+def _check_output(uri: str) -> None:
+    """Whether files can appear there, as far as can be told without writing: the driver, the folder above."""
+    if "://" in uri:
+        try:
+            locate(uri)
+        except InputError as error:
+            raise SpecError(f"output.uri: {error}") from error
+        return
+    above = next(folder for folder in (Path(uri), *Path(uri).absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir():
+        raise SpecError(
+            f"output.uri: {uri} can't be a folder, for {above} is a file. Choose another output.uri: one that isn't "
+            "there is made."
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise SpecError(
+            f"output.uri: {uri} can't be written to: this user may not write to {above}, or it is mounted read-only. "
+            "Choose another output.uri, or change its permissions."
+        )
+
+
 def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     try:
         found = inspect(job.model.checkpoint, progress=progress)
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
-        why = getattr(job.options, "refused", {}).get(
-            found.architecture, "Choose another checkpoint or another task."
-        )
+        why = getattr(job.options, "refused", {}).get(found.architecture) or _choice(job, found)
         raise SpecError(
             f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
             f"on {' or '.join(job.options.architectures)}. {why}"
@@ -87,6 +109,15 @@ def _checkpoint(job: JobSpec, progress: Progress) -> CheckpointInfo:
     except ValueError as error:
         raise SpecError(f"options: {error}") from error
     return found
+
+
+def _choice(job: JobSpec, found: CheckpointInfo) -> str:
+    """Which published checkpoints the task has, and which tasks the checkpoint."""
+    named = [name for name, one in PUBLISHED.items() if one.architecture in job.options.architectures]
+    tasks = [task.name for task in TASKS if found.architecture in task.architectures]
+    of_task = f" ({', '.join(named)})" if named else ""
+    of_checkpoint = f" ({', '.join(tasks)})" if tasks else ""
+    return f"Choose another checkpoint{of_task} or another task{of_checkpoint}."
 
 
 def _gpus(job: JobSpec) -> int:
@@ -144,4 +175,17 @@ def _source(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
         check_kept(source.kept, job.options, checkpoint.config)
         return source
     except InputError as error:
-        raise SpecError(f"input: {error}") from error
+        raise SpecError(f"input: {error}{_read_by(error.found)}") from error
+
+
+def _read_by(found: Sequence[str]) -> str:
+    """Which tasks read what lies there instead of what was looked for."""
+    for kind, suffixes in SUFFIXES.items():
+        tasks = [
+            task.name
+            for task in TASKS
+            if any(len(contents) == 1 and contents[0].kind == kind for contents in task.contents)
+        ]
+        if {*found} & {*suffixes}:
+            return f" {kind.capitalize()}s are for {', '.join(tasks)}."
+    return ""
