@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ CHECKPOINT = ("model", "checkpoint")
 #: What in a job is a path: relative to the file there, to the working directory in an override.
 PATHS = (CHECKPOINT, ("input", "uri"), ("input", "roots"), ("output", "uri"))
 _LONGEST = 1 << 20  # bytes of a job file: what is larger is something else, given by mistake
+_DEEPEST, _MOST = 32, 1_000_000  # levels and values of a document, each repetition by an anchor counted
 
 
 class SpecError(ValueError):
@@ -105,8 +107,17 @@ def kind_of(value: Any) -> str:
     """What a value is, for people."""
     if value is None:
         return "nothing"
-    kinds = {dict: "a mapping", list: "a list", tuple: "a list", str: "a text", bool: "true or false"}
-    return kinds.get(type(value), "a number" if isinstance(value, int | float) else "a date")
+    kinds = {
+        "a mapping": dict,
+        "a list": list | tuple,
+        "a text": str,
+        "true or false": bool,
+        "a number": int | float,
+        "a date": date | time,
+    }
+    return next(
+        (name for name, kind in kinds.items() if isinstance(value, kind)), f"a {type(value).__name__}"
+    )
 
 
 def _text(path: str) -> str:
@@ -130,7 +141,7 @@ def _text(path: str) -> str:
 
 def _yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        return _finite(yaml.load(text, _Loader), origin)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
@@ -142,6 +153,26 @@ def _yaml(text: str, origin: str) -> Any:
         raise SpecError(f"{origin} is nested too deeply to be a job.") from None
     except ValueError as error:  # of a date that is none
         raise SpecError(f"{origin} is not YAML: {error}. Write it in quotes if it is a text.") from None
+
+
+def _finite(document: Any, origin: str) -> Any:
+    """The document; SpecError if anchors make it endless, or all but."""
+    values, level = [document], 0
+    count = 1
+    while values:
+        below = [
+            one
+            for value in values
+            if isinstance(value, dict | list)
+            for one in (value.values() if isinstance(value, dict) else value)
+        ]
+        count, level, values = count + len(below), level + 1, below
+        if level > _DEEPEST or count > _MOST:
+            raise SpecError(
+                f"{origin} has more than {_DEEPEST} levels or {_MOST} values, counting what its anchors repeat: "
+                "expected a job. Check its anchors (&, *)."
+            )
+    return document
 
 
 def _said(error: yaml.MarkedYAMLError) -> str:
@@ -195,11 +226,11 @@ def _strange(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
     """Where a document has what JSON hasn't: YAML makes dates, and keys that are true or 5, of what looks like text."""
     if isinstance(value, Mapping):
         for key, below in value.items():
-            if isinstance(key, str):
+            if isinstance(key, str) and _encodes(key):
                 yield from _strange(below, (*place, key))
             else:
                 yield (
-                    (*place, str(key)),
+                    (*place, ascii(key) if isinstance(key, str) else str(key)),
                     (
                         f"expected a key that is a text; got {kind_of(key)}. YAML reads yes, no, on and off as "
                         "true and false: write it in quotes."
@@ -208,9 +239,15 @@ def _strange(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
     elif isinstance(value, list):
         for index, below in enumerate(value):
             yield from _strange(below, (*place, str(index)))
+    elif isinstance(value, str) and not _encodes(value):
+        yield place, "expected a text; got half of a character (a surrogate). Write the character itself."
     elif isinstance(value, float) and not math.isfinite(value):
         yield place, f"expected a finite number; got {value}."
     elif not (value is None or isinstance(value, str | int | float | bool)) and not hasattr(
         value, "__dataclass_fields__"
     ):
         yield place, f"expected a text or a number; got {kind_of(value)}. Write it in quotes if it is a text."
+
+
+def _encodes(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)

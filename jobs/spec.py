@@ -43,7 +43,7 @@ def _address(uris: Any, may_refer: bool = False) -> Any:
         if not uri:
             raise ValueError("expected a path or an address; got an empty text.")
         check_no_secrets(uri, may_refer)
-        if os.name != "nt" and (windows := _WINDOWS.search(uri)):
+        if os.name != "nt" and "://" not in uri and (windows := _WINDOWS.search(uri)):
             raise ValueError(
                 f"{windows[0]} is a path of Windows, and this is not: write it as it is here, such as "
                 f"{_here(windows[1], windows[2])} under WSL."
@@ -52,7 +52,7 @@ def _address(uris: Any, may_refer: bool = False) -> Any:
 
 
 #: Also after the folder that it was taken to be in.
-_WINDOWS = re.compile(r"(?:^|(?<=/))([A-Za-z]):(\\.*)")
+_WINDOWS = re.compile(r"(?:^|(?<=/))([A-Za-z]):([\\/].*)")
 
 
 def _here(drive: str, path: str) -> str:
