@@ -86,7 +86,10 @@ def _check_output(uri: str) -> None:
             f"output.uri: {uri} can't be a folder, for {above} is a file. Choose another output.uri: one that isn't "
             "there is made."
         )
-    if not os.access(above, os.W_OK | os.X_OK):
+    begun = os.path.isdir(
+        os.path.join(uri, "runs")
+    )  # what is done already can be shown where nobody may write
+    if not begun and not os.access(above, os.W_OK | os.X_OK):
         raise SpecError(
             f"output.uri: {uri} can't be written to: this user may not write to {above}, or it is mounted read-only. "
             "Choose another output.uri, or change its permissions."

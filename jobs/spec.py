@@ -26,9 +26,13 @@ from pipelines.secrets import check_no_secrets
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
-_GLOB = re.compile(r"[*?\[]")
-
 __all__ = ["JobSpec", "SpecError", "load_job", "overridden", "parse_job"]
+
+#: What may stand there with nothing in it: all of their fields have defaults.
+SECTIONS = ("options", "limits", "compute")
+_GLOB = re.compile(r"[*?\[]")
+#: A path of Windows, also after the folder that it was taken to be in.
+_WINDOWS = re.compile(r"(?:^|(?<=/))([A-Za-z]):([\\/].*)")
 
 
 class _Strict(BaseModel):
@@ -44,19 +48,12 @@ def _address(uris: Any, may_refer: bool = False) -> Any:
             raise ValueError("expected a path or an address; got an empty text.")
         check_no_secrets(uri, may_refer)
         if os.name != "nt" and "://" not in uri and (windows := _WINDOWS.search(uri)):
+            drive, path = windows.groups()
+            wsl = f"/mnt/{drive.lower()}{path}".replace("\\", "/")
             raise ValueError(
-                f"{windows[0]} is a path of Windows, and this is not: write it as it is here, such as "
-                f"{_here(windows[1], windows[2])} under WSL."
+                f"{windows[0]} is a path of Windows, and this is not: write it as it is here, such as {wsl} under WSL."
             )
     return uris
-
-
-#: Also after the folder that it was taken to be in.
-_WINDOWS = re.compile(r"(?:^|(?<=/))([A-Za-z]):([\\/].*)")
-
-
-def _here(drive: str, path: str) -> str:
-    return f"/mnt/{drive.lower()}{path.replace(chr(92), '/')}"
 
 
 class ModelSpec(_Strict):
@@ -228,7 +225,3 @@ def parse_job(document: Mapping[str, Any], origin: str = "The job") -> JobSpec:
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in problems(error, JobSpec))
         raise SpecError(f"{origin} is not a valid job:\n{lines}") from error
-
-
-#: What may stand there with nothing in it: all of their fields have defaults.
-SECTIONS = ("options", "limits", "compute")

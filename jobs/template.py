@@ -40,9 +40,12 @@ def checkpoint_for(task: type[Task]) -> str:
     return next(fitting, _OWN_WEIGHTS)
 
 
-def input_for(task: type[Task], media: str | None) -> dict[str, Any]:
+def input_for(task: type[Task], checkpoint: str, media: str | None) -> dict[str, Any]:
     """Where a template's items lie: of videos in `media`, which come along, if they do."""
     content = task.contents[0][0]
+    of_checkpoint = getattr(task(), "contents_for", None)
+    if checkpoint in PUBLISHED and of_checkpoint:
+        content = of_checkpoint(PUBLISHED[checkpoint].config)[0][0]
     if content.kind == "tensor":  # the rows of what the template of latents makes
         return {"uri": "latents-output/data", "keep": ["window"]}
     if content == VIDEO and media:

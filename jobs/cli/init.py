@@ -83,14 +83,13 @@ def _job(
     from perceiver_core.sources import is_hub_id
 
     folder = Path.cwd() if file == "-" else Path(file).resolve().parent
-    demo = checkpoint in (None, "demo")
-    given = input_for(kind, _media(folder) if demo and checkpoint_for(kind) == "demo" else None)
-    if inputs is not None:
-        given = {"uri": _from(folder, inputs)}
     if checkpoint is None:
         checkpoint = checkpoint_for(kind)
     elif checkpoint != "demo" and (os.path.isdir(checkpoint) or not is_hub_id(checkpoint)):
         checkpoint = _from(folder, checkpoint)
+    given = input_for(kind, checkpoint, _media(folder) if checkpoint == "demo" else None)
+    if inputs is not None:
+        given = {"uri": _from(folder, inputs)}
     out = f"{kind.name}-output" if output is None else _from(folder, output)
     text = job_text(kind, checkpoint, given, out, "job.yaml" if file == "-" else file)
     document: dict[str, Any] = yaml.safe_load(text)

@@ -83,6 +83,7 @@ def test_the_places_that_are_given_are_written_as_the_file_says_them(
     assert job.input.uri == str(tmp_path / "clips")
     assert job.model.checkpoint == str(tmp_path / "own/weights")
     assert "checkpoint: owner/name@main" in init("latents", "-", "--checkpoint", "owner/name@main").output
+    assert "uri: texts\n" in init("latents", "-", "--checkpoint", "deepmind/language-perceiver").output
 
 
 @pytest.mark.parametrize(
