@@ -10,15 +10,16 @@ import pyarrow as pa
 from cluster.local import cores
 from jobs.spec import JobSpec, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
-from perceiver_core.config import PerceiverConfig
-from pipelines.contents import IMAGE
-from pipelines.items import InputError
+from perceiver_core.config import PUBLISHED, PerceiverConfig
+from pipelines.contents import IMAGE, SUFFIXES
+from pipelines.items import InputError, locate
 from pipelines.meter import Progress
 from pipelines.pictures import check_recipe
 from pipelines.pools import Node, PoolError, Pools, fit_pools
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
 from pipelines.stages import ModelPlan, check_kept
+from pipelines.tasks import TASKS
 
 #: What one decoder call may hold of scores and activations.
 _DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
@@ -63,6 +64,7 @@ def resolve(job: JobSpec, progress: Progress, nodes: Sequence[Node] | None = Non
     Raises SpecError, also where its workers could not all run beside each other with the largest node gone.
     """
     _refuse_pickles()
+    _check_output(job.output.uri)
     checkpoint = checkpoint_of(job, progress)
     used = ((cores(), gpus_of(job)),) if nodes is None else _used(job, nodes)
     pools = pools_of(job, used)
@@ -83,6 +85,30 @@ def _refuse_pickles() -> None:
         )
 
 
+def _check_output(uri: str) -> None:
+    """Whether files can appear there, as far as can be told without writing: the driver, the folder above."""
+    if "://" in uri:
+        try:
+            locate(uri)
+        except InputError as error:
+            raise SpecError(f"output.uri: {error}") from error
+        return
+    above = next(folder for folder in (Path(uri), *Path(uri).absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir():
+        raise SpecError(
+            f"output.uri: {uri} can't be a folder, for {above} is a file. Choose another output.uri: one that isn't "
+            "there is made."
+        )
+    begun = os.path.isdir(
+        os.path.join(uri, "runs")
+    )  # what is done already can be shown where nobody may write
+    if not begun and not os.access(above, os.W_OK | os.X_OK):
+        raise SpecError(
+            f"output.uri: {uri} can't be written to: this user may not write to {above}, or it is mounted read-only. "
+            "Choose another output.uri, or change its permissions."
+        )
+
+
 def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
     """What the job's checkpoint holds, fetched if it is not here. Raises SpecError."""
     try:
@@ -90,9 +116,7 @@ def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
     except CheckpointError as error:
         raise SpecError(f"model.checkpoint: {error}") from error
     if found.architecture not in job.options.architectures:
-        why = getattr(job.options, "refused", {}).get(
-            found.architecture, "Choose another checkpoint or another task."
-        )
+        why = getattr(job.options, "refused", {}).get(found.architecture) or _choice(job, found)
         raise SpecError(
             f"model.checkpoint: {job.model.checkpoint} holds a {found.architecture}, but the task {job.task} runs "
             f"on {' or '.join(job.options.architectures)}. {why}"
@@ -102,6 +126,15 @@ def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
     except ValueError as error:
         raise SpecError(f"options: {error}") from error
     return found
+
+
+def _choice(job: JobSpec, found: CheckpointInfo) -> str:
+    """Which published checkpoints the task has, and which tasks the checkpoint."""
+    named = [name for name, one in PUBLISHED.items() if one.architecture in job.options.architectures]
+    tasks = [task.name for task in TASKS if found.architecture in task.architectures]
+    of_task = f" ({', '.join(named)})" if named else ""
+    of_checkpoint = f" ({', '.join(tasks)})" if tasks else ""
+    return f"Choose another checkpoint{of_task} or another task{of_checkpoint}."
 
 
 def gpus_of(job: JobSpec) -> int:
@@ -175,4 +208,17 @@ def source_of(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
         check_kept(source.kept, job.options, checkpoint.config)
         return source
     except InputError as error:
-        raise SpecError(f"input: {error}") from error
+        raise SpecError(f"input: {error}{_read_by(error.found)}") from error
+
+
+def _read_by(found: Sequence[str]) -> str:
+    """Which tasks read what lies there instead of what was looked for."""
+    for kind, suffixes in SUFFIXES.items():
+        tasks = [
+            task.name
+            for task in TASKS
+            if any(len(contents) == 1 and contents[0].kind == kind for contents in task.contents)
+        ]
+        if {*found} & {*suffixes}:
+            return f" {kind.capitalize()}s are for {', '.join(tasks)}."
+    return ""

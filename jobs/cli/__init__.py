@@ -6,6 +6,7 @@ from jobs.cli.attach import attach
 from jobs.cli.doctor import doctor
 from jobs.cli.errors import errors
 from jobs.cli.gc import gc
+from jobs.cli.init import init
 from jobs.cli.list import list_runs
 from jobs.cli.logs import logs
 from jobs.cli.models import models
@@ -13,6 +14,7 @@ from jobs.cli.plan import plan
 from jobs.cli.resume import resume
 from jobs.cli.retry import retry
 from jobs.cli.run import run
+from jobs.cli.schema import schema
 from jobs.cli.status import status
 from jobs.cli.stop import stop
 from jobs.cli.submit import submit
@@ -26,6 +28,7 @@ def main() -> None:
 
 
 for verb in (
-    plan, run, submit, list_runs, status, attach, logs, stop, resume, errors, retry, gc, doctor, tasks, models
+    init, plan, run, submit, list_runs, status, attach, logs, stop, resume,
+    errors, retry, gc, doctor, tasks, models, schema,
 ):  # fmt: skip
     main.add_command(verb)
