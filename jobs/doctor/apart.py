@@ -26,7 +26,7 @@ def run_apart(probe: Probe, folder: str | None) -> Iterator[Check]:
     if folder:
         environment["TMPDIR"] = folder
     process = subprocess.Popen(
-        [sys.executable, "-P", "-X", "faulthandler", "-m", "jobs.doctor.child"],
+        [sys.executable, "-P", "-m", "jobs.doctor.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.e2e.command import PERCEIVE, perceive, write_job
 from tests.faults.proxy import Fault
 from tests.faults.store import Store, s3
 from tests.jobs import looks
+from tests.test_house import ROOT
 
 STORE = [
     "store: reach",
@@ -61,6 +64,23 @@ def test_a_look_that_hangs_is_cut_off_with_all_that_it_started(tmp_path: Path) -
     assert (last.found, last.advice) == ("It took more than 3 s, and was stopped.", "Do so.")
     sleeper = int((tmp_path / "started").read_text())
     assert not psutil.pid_exists(sleeper) or psutil.Process(sleeper).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_look_goes_when_the_doctor_is_killed(tmp_path: Path) -> None:
+    code = (
+        "from jobs.doctor.apart import run_apart\nfrom jobs.doctor.check import Probe\nfrom tests.jobs import looks\n"
+        f"list(run_apart(Probe('hanging', looks.hangs, '', 60, ({str(tmp_path / 'started')!r},)), None))"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.1)
+    [look] = psutil.Process(killed.pid).children()
+    others = look.children()
+    killed.kill()
+    killed.wait()
+    assert psutil.wait_procs([look], timeout=10)[1] == []
+    for one in others:
+        one.kill()
 
 
 def test_a_look_that_dies_says_of_what() -> None:
