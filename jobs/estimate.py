@@ -98,6 +98,15 @@ class Plan:
     usd: Range | None
     measured: Measured | None
 
+    @property
+    def fits(self) -> str:
+        """That all stages can run beside each other, and with how much to spare: what can't is refused."""
+        cpus = sum(one.workers * one.cpus for one in self.stages)
+        gpus = sum(one.workers * one.gpus for one in self.stages)
+        device = f" and {gpus:g} of {self.lasting[1]:g} GPUs" if gpus else ""
+        gone = f", with the largest of {len(self.nodes)} nodes gone" if len(self.nodes) > 1 else ""
+        return f"It fits: all stages beside each other ask for {cpus:.2f} of {self.lasting[0]:g} CPUs{device}{gone}."
+
 
 def plan(
     job: JobSpec,
@@ -152,7 +161,7 @@ def plan(
         left = count_windows(missing) * measured.window_bytes
         spread = 0.05 if measured.whole else 0.1 + measured.spread
         size = Range(left * (1 - spread), left, left * (1 + spread))
-    pools = resolved.pools
+    pools, asked = resolved.pools, usd_per_gpu_hour is not None and resolved.gpus > 0
     return Plan(
         job=job.name,
         task=job.task,
@@ -182,7 +191,7 @@ def plan(
         seconds=seconds,
         output_bytes=size,
         staged_bytes=count_windows(missing) * measured.staged_bytes if measured else None,
-        usd=hours.times(usd_per_gpu_hour * resolved.gpus) if hours and usd_per_gpu_hour is not None else None,
+        usd=hours.times((usd_per_gpu_hour or 0.0) * resolved.gpus) if hours and asked else None,
         measured=measured,
     )
 

@@ -183,8 +183,7 @@ def _limit(stages: tuple[StagePace, ...], to_do: int, device: str, last: Mapping
         return "starting: no window has come through the model yet"
     slowest, *others = sorted(known, key=lambda stage: known[stage])
     assert slowest.busy is not None
-    full = last["cores_busy"] >= _CORES_BUSY
-    if device == "cpu" and full:
+    if device == "cpu" and slowest.stage != "write" and last["cores_busy"] >= _CORES_BUSY:
         or_gpu = ", or a GPU," if slowest.stage == "predict" else ""
         return (
             f"{slowest.stage} limits: the {last['cores']} cores are all busy, and only more or faster ones{or_gpu} "

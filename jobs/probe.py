@@ -190,12 +190,17 @@ def _pieces(shard: pa.Table, windows: int) -> Iterator[pa.Table]:
     """A shard in pieces of so many windows at most; what could not be probed counts as one."""
     rows, room = [], windows
     for row in shard.to_pylist():
-        for first in range(row["first"], max(row["stop"], row["first"] + 1), windows):
-            rows.append(row | {"first": first, "stop": min(row["stop"], first + windows)})
-            room -= max(1, rows[-1]["stop"] - first)
-            if room <= 0:
+        first = row["first"]
+        while True:
+            stop = min(row["stop"], first + room)
+            rows.append(row | {"first": first, "stop": stop})
+            room -= max(1, stop - first)
+            if not room:
                 yield pa.Table.from_pylist(rows, PLAN)
                 rows, room = [], windows
+            if stop == row["stop"]:
+                break
+            first = stop
     if rows:
         yield pa.Table.from_pylist(rows, PLAN)
 

@@ -93,7 +93,7 @@ def _show(found: "Plan", price: float | None) -> None:
     asked = [(f"{one.workers}", f"{one.cpus:g}", f"{one.gpus:g}") for one in found.stages]
     columns = {name: list(values) for name, values in zip(numbers, zip(*asked, strict=True), strict=True)}
     show_table({"stage": [one.stage for one in found.stages], **columns}, right=numbers)
-    click.echo(f"{_fits(found)} The model computes in {found.dtype}, {found.batch} windows a call.\n")
+    click.echo(f"{found.fits} The model computes in {found.dtype}, {found.batch} windows a call.\n")
     if found.does == "nothing":
         return
     click.echo(_time(found))
@@ -108,20 +108,6 @@ def _show(found: "Plan", price: float | None) -> None:
         click.echo(f"Price: {_between(found.usd, lambda usd: f'{usd:,.2f} USD')}")
     elif price is not None:
         click.echo("Price: not known without the time" if found.device == "cuda" else "Price: it uses no GPU")
-
-
-def _fits(found: "Plan") -> str:
-    cpus, gpus = (
-        sum(one.workers * each for one, each in zip(found.stages, of, strict=True)) for of in _each(found)
-    )
-    have_cpus, have_gpus = found.lasting
-    gone = f" with the largest of {len(found.nodes)} nodes gone" if len(found.nodes) > 1 else ""
-    device = f" and {gpus:g} of {have_gpus:g} GPUs" if have_gpus else ""
-    return f"It fits: all stages beside each other ask for {cpus:.2f} of {have_cpus:g} CPUs{device}{gone}."
-
-
-def _each(found: "Plan") -> tuple[list[float], list[float]]:
-    return [one.cpus for one in found.stages], [one.gpus for one in found.stages]
 
 
 def _time(found: "Plan") -> str:

@@ -15,6 +15,12 @@ class Told(Meter):
     def add(self, stage: str, windows: int, busy_s: float = 0.0) -> None:
         self.counts.add(stage, windows, busy_s)
 
+    def read(self) -> dict[str, int]:
+        return self.counts.read()
+
+    def busy(self) -> dict[str, float]:
+        return self.counts.busy()
+
     def tell(self, kind: str, **fields: Any) -> None:
         self.counts.tell(kind, fields)
 
