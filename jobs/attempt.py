@@ -25,7 +25,7 @@ from jobs.pace import Marks
 from jobs.planning import Planned, listed, new_record, plan_of, refusal, sink_of, windows_of
 from jobs.records import Record, current, read_table, write_record
 from jobs.resolve import Resolved, resolve
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from jobs.store import RunStore
 from jobs.telling import told_to
 from pipelines.commits import Commits, forget
@@ -74,7 +74,7 @@ class RunResult:
 
 
 def run_job(
-    job: JobSpec,
+    job: Job,
     progress: Progress,
     supersede: bool = False,
     store: RunStore | None = None,
@@ -99,7 +99,7 @@ def run_job(
 
 def _run_on(
     nodes: tuple[Node, ...] | None,
-    job: JobSpec,
+    job: Job,
     progress: Progress,
     supersede: bool,
     store: RunStore | None,
@@ -129,7 +129,7 @@ class Found:
 
 
 def which(
-    job: JobSpec, progress: Progress, supersede: bool = False, nodes: tuple[Node, ...] | None = None
+    job: Job, progress: Progress, supersede: bool = False, nodes: tuple[Node, ...] | None = None
 ) -> Found:
     """Which run the job is in its output; nothing is written. Raises SpecError, also where that is another's."""
     resolved = resolve(job, progress, nodes)

@@ -20,7 +20,7 @@ from jobs.planning import listed, new_record, plan_of, refusal, sink_of, windows
 from jobs.probe import SHEET_ITEMS, Measured, measure, played_through
 from jobs.records import Record, current, read_table
 from jobs.resolve import Resolved, resolve
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from pipelines.commits import Commits
 from pipelines.describing import meaning
 from pipelines.manifest import closed
@@ -109,7 +109,7 @@ class Plan:
 
 
 def plan(
-    job: JobSpec,
+    job: Job,
     progress: Progress,
     *,
     supersede: bool = False,

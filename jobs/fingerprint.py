@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from perceiver_core.checkpoint import CheckpointInfo
 from pipelines.listing import compare, digest_of
 from pipelines.stages import ModelPlan
@@ -17,9 +17,7 @@ from pipelines.stages import ModelPlan
 INPUT, LIMIT = "input", "input.limit"
 
 
-def fingerprint(
-    job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, listing: pa.Table
-) -> dict[str, Any]:
+def fingerprint(job: Job, checkpoint: CheckpointInfo, model: ModelPlan, listing: pa.Table) -> dict[str, Any]:
     """The job's fingerprint, as plain values that JSON keeps."""
     return {
         "task": job.task,

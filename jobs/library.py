@@ -7,7 +7,7 @@ from jobs.estimate import Plan
 from jobs.estimate import plan as planned
 from jobs.finding import find, refreshed
 from jobs.following import stop as stopped
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from jobs.status import Status
 from jobs.store import Run, RunStore, state_folder
 from jobs.submission import resubmit
@@ -16,7 +16,7 @@ from pipelines.meter import Progress, Quiet
 
 
 def run(
-    job: JobSpec,
+    job: Job,
     *,
     supersede: bool = False,
     ray_address: str | None = None,
@@ -31,7 +31,7 @@ def run(
 
 
 def plan(
-    job: JobSpec,
+    job: Job,
     *,
     supersede: bool = False,
     probe: bool = True,
@@ -43,7 +43,7 @@ def plan(
 
 
 def submit(
-    job: JobSpec,
+    job: Job,
     target: str = "local",
     *,
     supersede: bool = False,

@@ -14,7 +14,7 @@ from jobs.budget import over
 from jobs.fingerprint import LIMIT, changes, recipe, run_id
 from jobs.records import Kind, Record, read_record, read_table
 from jobs.resolve import Resolved
-from jobs.spec import JobSpec, SpecError
+from jobs.spec import Job, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
@@ -255,7 +255,7 @@ def _said(progress: Progress) -> Callable[..., None]:
     return say
 
 
-def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
+def _watched(probed: Iterable[Probed], job: Job, progress: Progress) -> Iterator[Probed]:
     done = 0
     for done, one in enumerate(probed, 1):
         if one.error and job.on_error == "fail":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.local import cores
-from jobs.spec import JobSpec, SpecError
+from jobs.spec import Job, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PUBLISHED, PerceiverConfig
 from pipelines.contents import IMAGE, SUFFIXES
@@ -31,7 +31,7 @@ _UNPICKLING = ("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "RAY_DATA_AUTOLOAD_CLOU
 class Resolved:
     """A job, and what it comes to here."""
 
-    job: JobSpec
+    job: Job
     checkpoint: CheckpointInfo
     model: ModelPlan
     source: Source
@@ -58,7 +58,7 @@ class Resolved:
         return "cuda" if self.gpus else "cpu"
 
 
-def resolve(job: JobSpec, progress: Progress, nodes: Sequence[Node] | None = None) -> Resolved:
+def resolve(job: Job, progress: Progress, nodes: Sequence[Node] | None = None) -> Resolved:
     """What the job comes to on these nodes, each with its CPUs and GPUs; by default, on this machine.
 
     Raises SpecError, also where its workers could not all run beside each other with the largest node gone.
@@ -109,7 +109,7 @@ def _check_output(uri: str) -> None:
         )
 
 
-def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
+def checkpoint_of(job: Job, progress: Progress) -> CheckpointInfo:
     """What the job's checkpoint holds, fetched if it is not here. Raises SpecError."""
     try:
         found = inspect(job.model.checkpoint, progress=progress)
@@ -128,7 +128,7 @@ def checkpoint_of(job: JobSpec, progress: Progress) -> CheckpointInfo:
     return found
 
 
-def _choice(job: JobSpec, found: CheckpointInfo) -> str:
+def _choice(job: Job, found: CheckpointInfo) -> str:
     """Which published checkpoints the task has, and which tasks the checkpoint."""
     named = [name for name, one in PUBLISHED.items() if one.architecture in job.options.architectures]
     tasks = [task.name for task in TASKS if found.architecture in task.architectures]
@@ -137,7 +137,7 @@ def _choice(job: JobSpec, found: CheckpointInfo) -> str:
     return f"Choose another checkpoint{of_task} or another task{of_checkpoint}."
 
 
-def gpus_of(job: JobSpec) -> int:
+def gpus_of(job: Job) -> int:
     """How many GPUs the run uses; 0 is the CPU."""
     wanted = job.compute.device
     if wanted == "cpu" or (wanted == "auto" and not Path("/proc/driver/nvidia").exists()):
@@ -152,7 +152,7 @@ def gpus_of(job: JobSpec) -> int:
     return torch.cuda.device_count()
 
 
-def _used(job: JobSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
+def _used(job: Job, nodes: Sequence[Node]) -> tuple[Node, ...]:
     """What the run uses of a target's nodes."""
     if job.compute.device == "cpu":
         return tuple((cpus, 0) for cpus, _ in nodes)
@@ -164,7 +164,7 @@ def _used(job: JobSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def pools_of(job: JobSpec, nodes: Sequence[Node]) -> Pools:
+def pools_of(job: Job, nodes: Sequence[Node]) -> Pools:
     """How many workers each stage has. Raises SpecError."""
     try:
         return fit_pools(nodes, job.compute.decode_workers, job.compute.predict_workers)
@@ -172,7 +172,7 @@ def pools_of(job: JobSpec, nodes: Sequence[Node]) -> Pools:
         raise SpecError(str(error)) from error
 
 
-def _dtype(job: JobSpec, device: str, here: bool) -> str:
+def _dtype(job: Job, device: str, here: bool) -> str:
     if job.model.dtype != "auto":
         return job.model.dtype
     if device == "cpu":
@@ -184,7 +184,7 @@ def _dtype(job: JobSpec, device: str, here: bool) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
-def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str, here: bool) -> ModelPlan:
+def _model_plan(job: Job, checkpoint: CheckpointInfo, device: str, here: bool) -> ModelPlan:
     batch = job.compute.batch or job.options.batch(device)
     chunk = job.compute.chunk or job.options.chunk(checkpoint.config, batch, _DECODER_BYTES[device])
     reference = job.model.reference or checkpoint.config.reference
@@ -192,7 +192,7 @@ def _model_plan(job: JobSpec, checkpoint: CheckpointInfo, device: str, here: boo
     return ModelPlan(str(checkpoint.path), _dtype(job, device, here), batch, chunk, reference, job.model.fold)
 
 
-def source_of(job: JobSpec, checkpoint: CheckpointInfo) -> Source:
+def source_of(job: Job, checkpoint: CheckpointInfo) -> Source:
     """Where the items lie. Raises SpecError."""
     uris = [job.input.uri] if isinstance(job.input.uri, str) else job.input.uri
     about = job.input

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
-from jobs.spec import SECTIONS, JobSpec
+from jobs.spec import SECTIONS, Job
 from pipelines.describing import meaning
 from pipelines.limits import Limits
 from pipelines.tasks import TASKS
@@ -17,7 +17,7 @@ FILE = Path(__file__).parent / "job.schema.json"
 
 def job_schema() -> dict[str, Any]:
     """The schema. What only a task or a checkpoint can tell, such as which options go together, isn't in it."""
-    schema = JobSpec.model_json_schema()
+    schema = Job.model_json_schema()
     defs = schema.pop("$defs")
     defs["Limits"] = _described(defs["Limits"], Limits)
     for task in TASKS:
@@ -27,7 +27,7 @@ def job_schema() -> dict[str, Any]:
         defs[_options(task.name)] = _described(options, task)
     properties = schema["properties"]
     properties["task"] = {
-        "description": JobSpec.model_fields["task"].description,
+        "description": Job.model_fields["task"].description,
         "enum": [t.name for t in TASKS],
     }
     properties["options"]["type"] = ["object", "null"]

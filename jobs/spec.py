@@ -26,7 +26,7 @@ from pipelines.secrets import check_no_secrets
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
-__all__ = ["JobSpec", "SpecError", "load_job", "overridden", "parse_job"]
+__all__ = ["Job", "SpecError", "load_job", "overridden", "parse_job"]
 
 #: What may stand there with nothing in it: all of their fields have defaults.
 SECTIONS = ("options", "limits", "compute")
@@ -137,7 +137,7 @@ class ComputeSpec(_Strict):
     )
 
 
-class JobSpec(_Strict):
+class Job(_Strict):
     """A job: immutable, and the same job on the same output is the same run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="for lists and logs")
@@ -201,6 +201,11 @@ class JobSpec(_Strict):
                 )
         return self
 
+    @staticmethod
+    def load(path: str, overrides: Sequence[str] = ()) -> "Job":
+        """A job file, with overrides such as "compute.batch=8". Raises SpecError."""
+        return load_job(path, overrides)
+
     @property
     def format(self) -> Format:
         """The format of the output's parts."""
@@ -211,7 +216,7 @@ class JobSpec(_Strict):
         return dataclasses.asdict(options)
 
 
-def load_job(path: str, overrides: Sequence[str] = ()) -> JobSpec:
+def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     """Read a job file and apply overrides such as "compute.batch=8".
 
     Paths in the file are relative to the file, paths in overrides to the working directory. Raises SpecError
@@ -220,13 +225,13 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> JobSpec:
     return parse_job(overridden(read_document(path), overrides), path)
 
 
-def parse_job(document: Mapping[str, Any], origin: str = "The job") -> JobSpec:
+def parse_job(document: Mapping[str, Any], origin: str = "The job") -> Job:
     """A document as a checked job; SpecError lists everything that is wrong with it."""
     check_document(document, origin)
     given = {name: value for name, value in document.items() if value is not None or name not in SECTIONS}
     try:
         # As JSON, so that a list is fit for a tuple, but neither "8" nor true for a number.
-        return JobSpec.model_validate_json(to_json(given), strict=True)
+        return Job.model_validate_json(to_json(given), strict=True)
     except ValidationError as error:
-        lines = "\n".join(f"  {line}" for line in problems(error, JobSpec))
+        lines = "\n".join(f"  {line}" for line in problems(error, Job))
         raise SpecError(f"{origin} is not a valid job:\n{lines}") from error

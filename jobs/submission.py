@@ -16,7 +16,7 @@ from jobs.attempt import which
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
 from jobs.records import read_spec
-from jobs.spec import JobSpec, SpecError, parse_job
+from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
 from jobs.store import Run, RunStore
 from pipelines.meter import Progress
@@ -27,7 +27,7 @@ _ROOMS = tuple(Path(room.__path__[0]) for room in (perceiver_core, pipelines, jo
 
 
 def submit(
-    job: JobSpec,
+    job: Job,
     target: str,
     store: RunStore,
     progress: Progress,
@@ -71,7 +71,7 @@ def resubmit(run: Run, target: str, store: RunStore, progress: Progress) -> tupl
     return submit(job_of(run, store), target, store, progress)
 
 
-def job_of(run: Run, store: RunStore) -> JobSpec:
+def job_of(run: Run, store: RunStore) -> Job:
     """A run's job, as its output holds it, or as it was submitted. Raises SpecError."""
     try:
         document = read_spec(open_storage(run.output), run.run_id)
@@ -91,7 +91,7 @@ def _folder(store: RunStore, run_id: str) -> Path:
 
 def _sent(
     run: Run,
-    job: JobSpec,
+    job: Job,
     to: Target,
     store: RunStore,
     supersede: bool,

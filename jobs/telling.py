@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.errors import exit_code
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from jobs.states import State, StateError
 from jobs.store import Run, RunStore, StoreError
 from pipelines.secrets import redacted
@@ -14,7 +14,7 @@ from pipelines.secrets import redacted
 
 @contextmanager
 def told_to(
-    store: RunStore | None, run_id: str, job: JobSpec, attempt: int, say: Callable[[str], None]
+    store: RunStore | None, run_id: str, job: Job, attempt: int, say: Callable[[str], None]
 ) -> Iterator[Callable[[int], None]]:
     """Tell the store of an attempt, as it begins and as it ends; yields what tells it the exit code of a good end.
 

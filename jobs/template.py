@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from jobs.schema import FILE
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from perceiver_core.config import PUBLISHED
 from pipelines.contents import VIDEO
 from pipelines.describing import meaning, plain_default, type_in_words
@@ -72,8 +72,8 @@ def job_text(task: type[Task], checkpoint: str, input: Mapping[str, Any], output
         *_prose(f"Checkpoints that it runs on: {', '.join(_known(task))}", ""),
         "",
     ]
-    for field in _fields(JobSpec):
-        kind = task if field.name == "options" else get_type_hints(JobSpec)[field.name]
+    for field in _fields(Job):
+        kind = task if field.name == "options" else get_type_hints(Job)[field.name]
         inside = list(_fields(kind))
         if not inside:
             lines += _entry(field, given, "")

@@ -1,5 +1,7 @@
 """Progress: what a person waiting sees, and what workers tell: counts that move within a shard, and what went wrong."""
 
+import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +28,22 @@ class Progress(Protocol):
 
     def give_up(self, why: str) -> None:
         """Say why, and end this process at once: its other threads wait for what will never come."""
+
+
+class Quiet:
+    """Progress that nobody sees: of whoever waits for nothing but the end."""
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
+
+    def total(self, total: int) -> None: ...
+
+    def at(self, done: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def give_up(self, why: str) -> None:
+        sys.stderr.write(f"{why}\n")
+        os._exit(5)  # other threads wait for what will never come
 
 
 class Counts:

@@ -17,7 +17,7 @@ from jobs.exit_codes import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from jobs.attempt import RunResult
-    from jobs.spec import JobSpec
+    from jobs.spec import Job
 
 
 @click.command()
@@ -71,7 +71,7 @@ def run(
     sys.exit(result.exit_code)
 
 
-def result_shown(result: "RunResult", job: "JobSpec", as_json: bool) -> None:
+def result_shown(result: "RunResult", job: "Job", as_json: bool) -> None:
     """How an attempt ended, as JSON or for people."""
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))

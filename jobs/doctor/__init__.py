@@ -14,13 +14,13 @@ from jobs.doctor.apart import run_apart
 from jobs.doctor.check import Check, Probe, State
 
 if TYPE_CHECKING:
-    from jobs.spec import JobSpec
+    from jobs.spec import Job
 
 __all__ = ["Check", "State", "diagnose"]
 
 
 def diagnose(
-    job: "JobSpec | None" = None, store: str | None = None, tell: Callable[[str], None] = lambda name: None
+    job: "Job | None" = None, store: str | None = None, tell: Callable[[str], None] = lambda name: None
 ) -> Iterator[Check]:
     """Look at this machine, and at a job if there is one; or at a store alone. Yields each check as it is made.
 
@@ -91,7 +91,7 @@ def _of_machine() -> list[Probe]:
     ]
 
 
-def _of_job(job: "JobSpec") -> list[Probe]:
+def _of_job(job: "Job") -> list[Probe]:
     from jobs.doctor import subject
 
     fetch = f"Fetch it first: perceive models {job.model.checkpoint}."

@@ -6,10 +6,11 @@ from itertools import islice
 from cluster.local import cores
 from jobs.doctor.check import Check, in_bytes, told
 from jobs.resolve import checkpoint_of, gpus_of, pools_of, source_of
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from perceiver_core.config import PerceiverConfig
 from pipelines.decoding import Decoder, DecoderError
 from pipelines.items import Item
+from pipelines.meter import Quiet
 from pipelines.plan import list_and_probe
 from pipelines.sources import Source
 
@@ -17,33 +18,18 @@ _FEW = 3
 _PATIENCE_S = 15.0  # a run is more patient
 
 
-class _Quiet:
-    """Nobody watches a process that is looked at."""
-
-    def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
-
-    def total(self, total: int) -> None: ...
-
-    def at(self, done: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def give_up(self, why: str) -> None:
-        raise SystemExit(why)
-
-
-def checkpoint(job: JobSpec) -> Iterator[Check]:
+def checkpoint(job: Job) -> Iterator[Check]:
     """What the job's checkpoint holds, and whether its workers find room beside each other."""
-    found = checkpoint_of(job, _Quiet())
+    found = checkpoint_of(job, Quiet())
     size = f"{in_bytes(found.bytes)} in {found.path}"
     yield Check("checkpoint", "ok", f"{found.architecture} for {job.task}, {size}.")
     pools = pools_of(job, [(cores(), gpus_of(job))])
     yield Check("workers", "ok", f"{pools.decode_workers} decode, {pools.predict_workers} predict.")
 
 
-def inputs(job: JobSpec) -> Iterator[Check]:
+def inputs(job: Job) -> Iterator[Check]:
     """The input's first items, and the first of them decoded as a run decodes it."""
-    held = checkpoint_of(job, _Quiet())
+    held = checkpoint_of(job, Quiet())
     source = source_of(job, held)
     items = list(islice(source.items(), _FEW))
     if not items:
@@ -56,7 +42,7 @@ def inputs(job: JobSpec) -> Iterator[Check]:
     yield _first(job, held.config, source, items[0])
 
 
-def _first(job: JobSpec, config: PerceiverConfig, source: Source, item: Item) -> Check:
+def _first(job: Job, config: PerceiverConfig, source: Source, item: Item) -> Check:
     decoder = Decoder(job.options, config, job.limits)
     try:
         [probed] = list_and_probe(source, [decoder], [item], patience_s=_PATIENCE_S)

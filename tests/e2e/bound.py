@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from jobs.spec import JobSpec, load_job
+from jobs.spec import Job, load_job
 from perceiver_core import PerceiverForMultimodalAutoencoding
 from perceiver_core.checkpoint import save
 from pipelines.storage.local import LocalStorage
@@ -96,7 +96,7 @@ def _job(folder: Path, checkpoint: Path) -> Path:
     return folder / "job.yaml"
 
 
-def said_of(job: JobSpec, slow: bool) -> list[str]:
+def said_of(job: Job, slow: bool) -> list[str]:
     """Run it; what limits it, by every mark that was noted while there was work for all stages."""
     from jobs import pace, run
     from jobs.events import read

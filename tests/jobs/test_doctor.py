@@ -18,7 +18,7 @@ import s3fs
 from jobs.doctor import devices, local_cluster, machine, media, store, subject, versions
 from jobs.doctor.apart import run_apart
 from jobs.doctor.check import Check, Probe
-from jobs.spec import JobSpec, load_job
+from jobs.spec import Job, load_job
 from tests.clips import write_clip
 from tests.e2e.command import PERCEIVE, perceive, write_job
 from tests.faults.proxy import Fault
@@ -270,7 +270,7 @@ def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(folder: Path, media_at: Path, model: Path | str) -> JobSpec:
+def job(folder: Path, media_at: Path, model: Path | str) -> Job:
     return load_job(str(write_job(folder, media_at, Path(model))))
 
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from jobs.cli import main
 from jobs.schema import FILE, job_schema
-from jobs.spec import JobSpec, load_job
+from jobs.spec import Job, load_job
 from pipelines.tasks import TASKS
 from tests.e2e.command import perceive
 
@@ -45,7 +45,7 @@ def test_with_every_default_written_out_it_is_the_same_job(task: str, tmp_path: 
     assert every != lines
     file.write_text("\n".join(every))
     assert load_job(str(file)) == job
-    assert yaml.safe_load(file.read_text()).keys() == JobSpec.model_fields.keys()
+    assert yaml.safe_load(file.read_text()).keys() == Job.model_fields.keys()
     for line in (line for line in lines if re.match(r" *#(?! )", line)):  # each alone, too
         one = [re.sub(r"^( *)#(?! )", r"\1", other) if other is line else other for other in lines]
         file.write_text("\n".join(one))
@@ -57,7 +57,7 @@ def test_its_words_are_the_fields_own(tmp_path: Path) -> None:
     assert text.startswith(f"# yaml-language-server: $schema={FILE.as_uri()}\n")
     assert FILE.is_file()
     flat = " ".join(text.replace("#", " ").split())
-    for field in JobSpec.model_fields.values():
+    for field in Job.model_fields.values():
         assert field.description
         assert field.description in flat
     assert "of the multimodal model, which pixels: all, {grid: s}, {frames: [...]}" in flat

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.spec import JobSpec, SpecError, load_job, overridden, parse_job
+from jobs.spec import Job, SpecError, load_job, overridden, parse_job
 from pipelines.secrets import check_no_secrets
 from pipelines.tasks import TASKS
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
@@ -42,7 +42,7 @@ def test_file_object_and_overrides_are_one_model(tmp_path: Path, monkeypatch: py
     assert job.output.uri == str(elsewhere / "here")  # in an override: relative to where one stands
     assert job.options == MultimodalAutoencoding(top_k=2, audio="mix")
     assert job.compute.batch == 8
-    assert JobSpec.model_validate(job.model_dump(mode="json")) == job  # spec.yaml reads back
+    assert Job.model_validate(job.model_dump(mode="json")) == job  # spec.yaml reads back
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_an_object_made_in_python_holds_no_keys_either(change: dict[str, Any]) -
     with pytest.raises(
         ValueError, match=r"looks like an AWS access key id|holds a key|Extra inputs"
     ) as caught:
-        JobSpec(**GOOD | change)
+        Job(**GOOD | change)
     if "checkpoint" not in change.get("model", {}):
         assert "AKIA" not in str(caught.value)
 
