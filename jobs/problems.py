@@ -16,11 +16,10 @@ _NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?")
 
 
 class ProblemsError(PerceiverError, ValueError):
-    """Sentences that are found already, of a part that is validated on its own."""
+    """Raised with sentences that are found already, of a part that is validated on its own."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _told(same: list[_Problem]) -> Iterator[str]:
     where, detail = ".".join(first.place), first.detail
     inner = detail.get("ctx", {}).get("error")
     if isinstance(inner, ProblemsError):
-        yield from inner.lines
+        yield from inner.args
     elif detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         yield f"{where}: {unknown(first.place[-1], first.known)}"
     elif detail["type"] == "missing":

@@ -185,7 +185,7 @@ class Job(_Strict):
         except ValidationError as error:
             lines += problems(error, kind, ("options",))
         if lines:
-            raise ProblemsError(lines)
+            raise ProblemsError(*lines)
         return typed
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from tests.test_house import ROOMS, ROOT
 #: Those that have no root, and why.
 OTHERS = {
     "cluster.errors.ClusterError": "cluster imports nothing of ours; jobs makes TargetErrors of it",
+    "cluster.ray_jobs.ConnectionLostError": "a ClusterError, as it is raised by a cluster that does not answer",
     "pipelines.decode_child.ReadError": "stays in the decoder's process: its parent raises what it knows itself",
     "pipelines.wire.GoneError": "a signal between the channel and the decoder, which says what died of what",
     "pipelines.wire.LateError": "a signal between the channel and the decoder, which says what took too long",
@@ -61,7 +62,7 @@ CLASSES = found()
 
 def test_all_are_found() -> None:
     assert len(CLASSES) > 25
-    assert CLASSES["jobs.spec.SpecError"] is SpecError
+    assert CLASSES["jobs.document.SpecError"] is SpecError
     assert OTHERS.keys() <= CLASSES.keys(), "the list names what is not there any more"
 
 
