@@ -23,6 +23,9 @@ from tests.pipelines.staging import save_head
 
 pytestmark = [pytest.mark.clusters, pytest.mark.timeout(300)]
 
+#: Texts that take so long that something can happen to a run over them.
+SLOW = 300
+
 
 class User:
     """Somebody with a shell, a target, and a job."""
@@ -36,7 +39,7 @@ class User:
         media = self.folder / f"in-{name}"
         media.mkdir()
         for n in range(texts):
-            (media / f"{n:02}.txt").write_bytes(b"\xff\xfe" if n == 2 else bytes([65 + n]) * (n + 3))
+            (media / f"{n:03}.txt").write_bytes(b"\xff\xfe" if n == 2 else b"text %03d" % n)
         document = {
             "name": name,
             "task": "text-classification",
@@ -106,7 +109,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def slow(user: User, name: str) -> Path:
     """A job that takes a while: something can happen to it."""
-    return user.job(name, texts=60, compute={"batch": 1, "shard_windows": 1, "decode_workers": 1})
+    return user.job(name, texts=SLOW, compute={"batch": 1, "shard_windows": 1, "decode_workers": 1})
 
 
 def driver(user: User, run_id: str) -> psutil.Process:
@@ -170,14 +173,14 @@ def test_stopped_and_resumed(user: User) -> None:
     stopped = user.asks("stop", sent["run_id"], "--wait")
     assert stopped["state"] == "stopped"
     seen = user.asks("status", sent["run_id"])
-    assert 3 <= seen["shards_done"] < 60
+    assert 3 <= seen["shards_done"] < SLOW
     assert f"Next: perceive resume {sent['run_id']}" in user.does("status", sent["run_id"])
     again = user.asks("resume", sent["run_id"])
     assert again["sent"]
     assert again["submission"] == f"{sent['run_id']}-2"
     user.does("attach", sent["run_id"], code=3)
     assert user.asks("status", sent["run_id"])["attempt"] == 2
-    assert len(rows(Path(sent["output"]))) == 59
+    assert len(rows(Path(sent["output"]))) == SLOW - 1
 
 
 def test_a_killed_driver_is_lost_and_resumed(user: User) -> None:
@@ -189,7 +192,7 @@ def test_a_killed_driver_is_lost_and_resumed(user: User) -> None:
     assert seen["exit_code"] == 5
     assert user.submits(user.folder / "killed.yaml")["sent"]  # submitting again resumes as well
     user.does("attach", sent["run_id"], code=3)
-    assert len(rows(Path(sent["output"]))) == 59
+    assert len(rows(Path(sent["output"]))) == SLOW - 1
 
 
 def test_logs_are_followed(user: User) -> None:
