@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -110,19 +110,14 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0) -> Pace | N
             marks.append(event)
     if not marks:
         return None
-    last, base = marks[-1], _base(marks, seconds)
-    passed = _seconds(base, last)
-    stages = _stages(base, last, passed)
+    last = marks[-1]
+    stages = _stages(marks, seconds)
     _, predict, write = stages
     to_do = last["total"] - last["windows"] + predict.windows
-    done = _moved(base, last, "predict", "windows")
-    rate = done / passed if passed and predict.windows else None
+    rate, written = (_rate(marks, seconds, stage) for stage in ("predict", "write"))
     left = (to_do - predict.windows) / rate if rate else None
     if predict.windows >= to_do:
-        written = _moved(base, last, "write", "windows")
-        left = (
-            (to_do - write.windows) * passed / written if written else 0.0 if write.windows >= to_do else None
-        )
+        left = (to_do - write.windows) / written if written else 0.0 if write.windows >= to_do else None
     return Pace(
         windows=last["windows"],
         total=last["total"],
@@ -133,13 +128,26 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0) -> Pace | N
     )
 
 
-def _base(marks: list[Mapping[str, Any]], seconds: float) -> Mapping[str, Any]:
-    """The mark to compare the last one with: so long before it, but after workers started."""
-    after_start = [
-        i for i, mark in enumerate(marks) if not any(mark["stages"][stage]["windows"] for stage in STAGES)
+def _base(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> Mapping[str, Any]:
+    """The mark to compare the last one with: so long before it, but not before the stage's first worker had work."""
+    idle = [
+        i
+        for i, mark in enumerate(marks)
+        if not (mark["stages"][stage]["windows"] or mark["stages"][stage]["busy_s"])
     ]
     long_ago = [i for i, mark in enumerate(marks) if _seconds(mark, marks[-1]) >= seconds]
-    return marks[max([0, *after_start[-1:], *long_ago[-1:]])]
+    return marks[max([0, *idle[-1:], *long_ago[-1:]])]
+
+
+def _rate(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> float | None:
+    """A stage's windows a second; None before the first."""
+    base = _base(marks, seconds, stage)
+    passed = _seconds(base, marks[-1])
+    return (
+        _moved(base, marks[-1], stage, "windows") / passed
+        if passed and marks[-1]["stages"][stage]["windows"]
+        else None
+    )
 
 
 def _seconds(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
@@ -152,11 +160,13 @@ def _moved(base: Mapping[str, Any], last: Mapping[str, Any], stage: str, what: s
     return max(0.0, last["stages"][stage][what] - base["stages"][stage][what])
 
 
-def _stages(base: Mapping[str, Any], last: Mapping[str, Any], passed: float) -> tuple[StagePace, ...]:
+def _stages(marks: Sequence[Mapping[str, Any]], seconds: float) -> tuple[StagePace, ...]:
+    last = marks[-1]
     waiting = last["total"] - last["windows"] + last["stages"]["predict"]["windows"]
     stages = []
     for name in STAGES:
-        now = last["stages"][name]
+        now, base = last["stages"][name], _base(marks, seconds, name)
+        passed = _seconds(base, last)
         windows, busy = (_moved(base, last, name, what) for what in ("windows", "busy_s"))
         if not windows:  # a shard takes longer than that
             windows, busy = now["windows"], now["busy_s"]

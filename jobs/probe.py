@@ -37,7 +37,9 @@ from pipelines.sink import Commit, Sink, as_table
 from pipelines.storage import open_storage
 
 _STEADY_S, _MOST_S = 12.0, 30.0  # of whole shards, from the first commit on: enough, and at most
-_LONG_S = 20.0  # a whole shard that would take longer is not waited for
+#: A whole shard that would take longer is not waited for. Decoding runs ahead, and its first shards are slow ones:
+#: the model's worker opens the weights meanwhile.
+_LONG_S = (60.0, 20.0)  # in decode and in predict
 _MOST_SHARDS = 256
 _TOGETHER = 24  # shards of few long items that are measured, at least
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -220,7 +222,8 @@ def _go_on(taken: Sequence[tuple[float, Commit]], windows: np.ndarray, heads: in
             return True
         warm = [commit for _, commit in taken][heads // 2 :]
         seconds = _stage_seconds(warm, windows, None)
-        return sum(seconds) * windows[heads:].mean() < _LONG_S
+        mean = float(windows[heads:].mean())
+        return all(one * mean < most for one, most in zip(seconds[:2], _LONG_S, strict=True))
     return now - first < (_STEADY_S if whole >= 4 else _MOST_S)
 
 

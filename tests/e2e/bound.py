@@ -57,7 +57,7 @@ def device_bound(folder: Path, clips: int = 20) -> Path:
     return _job(folder, folder / "model")
 
 
-def write_bound(folder: Path, clips: int = 20) -> Path:
+def write_bound(folder: Path, clips: int = 40) -> Path:
     """Small pictures through a tiny model; to be run into a SlowStorage."""
     one = _media(folder) / "00.mp4"
     write_clip(one, frames=80, size=(64, 48), audio_codec="aac")
@@ -109,7 +109,7 @@ def said_of(job: Job, slow: bool) -> list[str]:
     told = list(read(LocalStorage(result.output), result.run_id))
     said = []
     for at, event in enumerate(told):
-        if event["event"] == "progress" and event["stages"]["decode"]["windows"] < event["total"]:
+        if event["event"] == "progress" and event["windows"] < event["total"]:
             found = pace.pace(told[: at + 1])
             assert found
             said.append(found.limit)
