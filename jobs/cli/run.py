@@ -118,7 +118,9 @@ def ending(resume: str | None, as_json: bool) -> Iterator[Callable[[str], None]]
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second one would cut the orderly end short
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # once is enough: a second one would cut the orderly end short
     raise KeyboardInterrupt
 
 
