@@ -20,6 +20,9 @@ def joined_ray(address: str, lost: Callable[[str], None] = lambda name: None) ->
     `lost` is called, in another thread, when its control store is gone, and should end the process: nothing
     that has to do with Ray returns then.
     """
+    # So long a driver that was killed keeps its share of the cluster; by default 180 s (2.60), in which who resumes its
+    # run on the same cluster gets too little to write anything.
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # what it logs as an error it also raises
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # see cluster/local.py
     import ray
