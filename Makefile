@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity sources faults mutations fuzz lint type bench demo-checkpoint clean
+.PHONY: demo test parity sources clusters faults mutations fuzz lint type bench demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
@@ -17,6 +17,9 @@ parity: $(VENV)/.dev  ## every model against transformers at its published size,
 
 sources: $(VENV)/.dev  ## every task from files, tables, CSV and tars, and stores that fail
 	$(BIN)/python -m pytest -m sources
+
+clusters: $(VENV)/.dev  ## submissions to targets: this machine, and a real Ray head
+	$(BIN)/python -m pytest -m clusters
 
 faults: $(VENV)/.dev  ## kills, full disks, stores that fail, zombies: is every row there once?
 	$(BIN)/python -m pytest -m faults

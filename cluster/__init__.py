@@ -1,1 +1,3 @@
 """Where runs happen: the targets. Imports nothing of the other rooms."""
+
+from cluster.errors import ClusterError as ClusterError

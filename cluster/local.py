@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.errors import ClusterError
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -64,7 +66,7 @@ def local_ray(
     from ray._private import ray_constants
 
     if ray_constants.ENABLE_RAY_CLUSTER:
-        raise RuntimeError(
+        raise ClusterError(
             "Ray was imported before RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 was set, so it would listen on every "
             "interface. Set that variable before the import, or import ray after local_ray() has begun."
         )

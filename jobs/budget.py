@@ -3,20 +3,21 @@
 import numpy as np
 import pyarrow as pa
 
-from jobs.spec import JobSpec
+from jobs.spec import Job
+from perceiver_core.errors import PerceiverError
 from pipelines.index import read_quarantine
 from pipelines.sink import Commit
 from pipelines.storage import Storage
 
 
-class ErrorBudgetError(RuntimeError):
+class ErrorBudgetError(PerceiverError, RuntimeError):
     """More items failed than the job allows."""
 
 
 class Budget:
     """What a run may lose, and what it has lost."""
 
-    def __init__(self, job: JobSpec, plan: pa.Table, storage: Storage) -> None:
+    def __init__(self, job: Job, plan: pa.Table, storage: Storage) -> None:
         self._job, self._plan, self._storage = job, plan, storage
         self._spans = np.bincount(plan["shard"].to_numpy()) if plan.num_rows else np.zeros(0, int)
         self._cut: set[str] = set()  # items that are cut into several shards, which lose them several times
@@ -44,14 +45,14 @@ class Budget:
             raise over(self._job, self.items, self.quarantined, row["uri"], row["stage"], row["message"])
 
 
-def allowed(job: JobSpec, items: int) -> int | None:
+def allowed(job: Job, items: int) -> int | None:
     """How many of so many items may fail; None is all of them."""
     if job.on_error == "fail":
         return 0
     return None if job.max_error_rate is None else int(job.max_error_rate * items + 1e-9)
 
 
-def over(job: JobSpec, items: int, quarantined: int, uri: str, stage: str, message: str) -> ErrorBudgetError:
+def over(job: Job, items: int, quarantined: int, uri: str, stage: str, message: str) -> ErrorBudgetError:
     """The error of one item too many, by one that failed."""
     what = f"{uri} could not be processed ({stage}): {message.rstrip('.')}."
     if job.on_error == "fail":

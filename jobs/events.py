@@ -28,6 +28,12 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "a part is there; `notes`: its seconds by stage, and how often batch and chunk were `halved`",
         ("shard", "rows", "quarantined", "notes"),
     ),
+    "progress": (
+        "where the attempt is, every ten seconds (of a long one, every minute) and at its end: `windows` of the run's "
+        "`total` that the model has done; of `stages`, each one's `workers`, and `windows` and `busy_s` so far; how "
+        "many `cores` its machine has, and `cores_busy`, their share that was busy since the last",
+        ("windows", "total", "stages", "cores", "cores_busy"),
+    ),
     "retrying": (
         "storage failed in passing, and is asked again in `wait_s`",
         ("stage", "uri", "error", "message", "wait_s"),
@@ -53,7 +59,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "attempt_interrupted": ("somebody stopped it; the same job resumes it", ()),
 }
 _EVERY_S = 5.0  # in a bucket, where every write is an object: what is not urgent waits
-_URGENT = {*KINDS} - {"shard_committed", "retrying"}
+_URGENT = {*KINDS} - {"shard_committed", "progress", "retrying"}
 
 
 class Events:

@@ -9,17 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from perceiver_core.checkpoint import CheckpointInfo
 from pipelines.listing import compare, digest_of
 from pipelines.stages import ModelPlan
 
-INPUT = "input"
+INPUT, LIMIT = "input", "input.limit"
 
 
-def fingerprint(
-    job: JobSpec, checkpoint: CheckpointInfo, model: ModelPlan, listing: pa.Table
-) -> dict[str, Any]:
+def fingerprint(job: Job, checkpoint: CheckpointInfo, model: ModelPlan, listing: pa.Table) -> dict[str, Any]:
     """The job's fingerprint, as plain values that JSON keeps."""
     return {
         "task": job.task,
@@ -36,12 +34,13 @@ def fingerprint(
         "limits": dataclasses.asdict(job.limits),
         "shard_windows": job.compute.shard_windows,
         INPUT: digest_of(listing),
+        **({LIMIT: job.input.limit} if job.input.limit else {}),
     }
 
 
 def recipe(what: dict[str, Any]) -> dict[str, Any]:
     """A fingerprint less what rows don't depend on: the input, and limits, which say only what has rows at all."""
-    return {name: value for name, value in what.items() if name not in (INPUT, "limits")}
+    return {name: value for name, value in what.items() if name not in (INPUT, LIMIT, "limits")}
 
 
 def run_id(out: str, what: dict[str, Any], *more: Any) -> str:

@@ -112,6 +112,26 @@ def wait_until_free(storage: Storage, tell: Callable[[str], None] = lambda _: No
     return lease
 
 
+def holder_of(storage: Storage, run_id: str, tell: Callable[[str], None] = lambda _: None) -> Holder | None:
+    """Who is at a run now; None if nobody is. Of a process of another host, once its beat has been watched."""
+    lease = last(storage)
+    if lease is None or lease.run_id != run_id:
+        return None
+    if storage.exists(f"{_FOLDER}/{lease.number:06d}.released") or lease.holder.known_dead():
+        return None
+    if lease.holder.lives_here():
+        return lease.holder
+    tell(f"waiting for a sign of life of {lease.holder.host}, which has the run")
+    before, deadline = _beat(storage, lease), time.monotonic() + _SILENCE_S
+    while time.monotonic() < deadline:
+        if storage.exists(f"{_FOLDER}/{lease.number:06d}.released"):
+            return None
+        if _beat(storage, lease) != before:
+            return lease.holder
+        time.sleep(0.5)
+    return None
+
+
 @contextmanager
 def held(storage: Storage, run_id: str, before: Lease | None) -> Iterator[Callable[[], None]]:
     """Hold the lease for a block, as the next one after `before`; yields a check that raises once it is lost."""

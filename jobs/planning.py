@@ -1,24 +1,28 @@
 """What a run is to do: its input listed, probed and cut into shards, and what of the table before that supersedes."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.local import cores
 from jobs.budget import over
-from jobs.records import read_table
+from jobs.fingerprint import LIMIT, changes, recipe, run_id
+from jobs.records import Kind, Record, read_record, read_table
 from jobs.resolve import Resolved
-from jobs.spec import JobSpec, SpecError
+from jobs.spec import Job, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
-from pipelines.listing import Changes, as_items, list_files, only
-from pipelines.manifest import Manifest
+from pipelines.listing import compare, items_of, list_files, only
+from pipelines.manifest import Manifest, newest, numbered
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
+from pipelines.sink import Sink
 from pipelines.sources import Source
 from pipelines.storage import Storage
 from pipelines.supersede import REPLACED, replaced_table
@@ -37,42 +41,122 @@ class Planned:
     replaced: pa.Table  #: of the table before
 
 
-def listed(source: Source, progress: Progress) -> pa.Table:
-    """The input's files. Raises SpecError."""
+def listed(source: Source, progress: Progress, limit: int | None = None) -> pa.Table:
+    """The input's files, or those that its first `limit` items are in. Raises SpecError."""
     progress.stage("files listed", None)
     try:
-        listing = list_files(source, progress.at)
+        listing = list_files(source, progress.at, limit)
     except InputError as error:
         raise SpecError(f"input: {error}") from error
     progress.total(listing.num_rows)
     return listing
 
 
+def refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
+    """Why a job is not run into an output that holds another run's, and what to do."""
+    then = read_table(storage, known.run_id, "inputs")
+    named = "; ".join(changes(known.fingerprint, what, then, listing))
+    table = newest(storage)
+    if table and recipe(known.fingerprint) == recipe(what):
+        does = "do what is new or changed, and leave out what is gone"
+    else:
+        does = "put this job's table in place of that one"
+    return SpecError(
+        f"output: {storage.uri} already holds run {known.run_id}, which differs from this job: {named}. Choose another "
+        f"output.uri, run the job as it was to resume it, or add --supersede to {does}."
+    )
+
+
+def new_record(first: bool, storage: Storage, what: dict[str, Any]) -> Record:
+    """What a new run is, `first` of a new output or superseding what is there."""
+    base = None if first else newest(storage)
+    table = base and read_record(storage, base.run_id)
+    kind: Kind = "first" if first else "all"
+    if table and recipe(table.fingerprint) == recipe(what):
+        kind = "changed"
+    number = base.number if base else None
+    record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
+    # It may have begun, and been superseded before it was done, by one that wasn't done either.
+    return read_record(storage, record.run_id) or record
+
+
+def plan_of(
+    record: Record, resolved: Resolved, storage: Storage, listing: pa.Table, progress: Progress
+) -> Planned | None:
+    """What a new run does; None of one that has begun, whose record says it."""
+    if read_record(storage, record.run_id):
+        return None
+    if record.base is None or record.kind == "all":
+        return plan_all(resolved, listing, progress)
+    base = numbered(storage, record.base)
+    table = read_record(storage, base.run_id)
+    assert table  # what is gone on from has a record
+    limited = LIMIT in record.fingerprint or LIMIT in table.fingerprint
+    return plan_changed(resolved, listing, base, limited, storage, progress)
+
+
+def sink_of(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
+    """Where an attempt's parts go."""
+    job = resolved.job
+    return Sink(
+        storage=storage,
+        run_id=record.run_id,
+        attempt=attempt,
+        format="arrow" if job.options.staged else job.format,
+        columns=resolved.columns,
+        about=json.dumps({"job": job.name, "run_id": record.run_id, **record.fingerprint}),
+        staged=job.options.staged,
+        again=record.kind != "first",
+    )
+
+
+def windows_of(plan: pa.Table, done: np.ndarray) -> int:
+    """How many windows these shards have."""
+    spans = done[plan["shard"].to_numpy()]
+    return int((plan["stop"].to_numpy() - plan["first"].to_numpy())[spans].sum())
+
+
 def plan_all(resolved: Resolved, listing: pa.Table, progress: Progress) -> Planned:
     """The whole input."""
-    plan = _cut(resolved, resolved.source.items(as_items(listing)), progress)
+    plan = _cut(resolved, _items(resolved, listing, listing), progress)
     return Planned(plan, listing, REPLACED.empty_table())
 
 
 def plan_changed(
     resolved: Resolved,
     listing: pa.Table,
-    changes: Changes,
     base: Manifest,
+    limited: bool,
     storage: Storage,
     progress: Progress,
 ) -> Planned:
-    """The files that the table doesn't have yet, or not as they are now; items of files that are gone go."""
-    files = only(listing, changes.added | changes.changed)
+    """The files that the table doesn't have yet, or not as they are now; items of files that are gone go.
+
+    `limited`: this run has a limit, or the table was made with one.
+    """
     index = read_index(base.index, storage, ["item_id", "uri"])
-    before = only(read_table(storage, base.run_id, "inputs"), changes.changed | changes.gone)
+    then = read_table(storage, base.run_id, "inputs")
+    changes = compare(then, listing)
+    changed = changes.changed | (
+        _cut_short(then, listing, index) - changes.added - changes.gone if limited else set()
+    )
+    files = only(listing, changes.added | changed)
+    before = only(then, changed | changes.gone)
     replaced = _of(index, before["uri"])["item_id"].unique().to_pylist()
     plan = (
-        _cut(resolved, resolved.source.items(as_items(files)), progress)
-        if files.num_rows
-        else PLAN.empty_table()
+        _cut(resolved, _items(resolved, listing, files), progress) if files.num_rows else PLAN.empty_table()
     )
     return Planned(plan, listing, replaced_table(replaced, []))
+
+
+def _cut_short(then: pa.Table, now: pa.Table, index: pa.Table) -> set[str]:
+    """The files that a limit may end in the midst of: of their items, the table may have too few, or too many."""
+    last = {file for listing in (then, now) for file in listing["item_id"][-1:].to_pylist()}
+    return last - {*index.filter(pc.is_in(index["item_id"], value_set=pa.array(last)))["item_id"].to_pylist()}
+
+
+def _items(resolved: Resolved, listing: pa.Table, files: pa.Table) -> Iterator[Item]:
+    return items_of(resolved.source, listing, resolved.job.input.limit, files)
 
 
 def plan_retry(
@@ -171,7 +255,7 @@ def _said(progress: Progress) -> Callable[..., None]:
     return say
 
 
-def _watched(probed: Iterable[Probed], job: JobSpec, progress: Progress) -> Iterator[Probed]:
+def _watched(probed: Iterable[Probed], job: Job, progress: Progress) -> Iterator[Probed]:
     done = 0
     for done, one in enumerate(probed, 1):
         if one.error and job.on_error == "fail":

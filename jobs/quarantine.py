@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.attempt import RunResult, go_on
 from jobs.fingerprint import INPUT, changes, fingerprint, recipe, run_id
 from jobs.lease import wait_until_free
 from jobs.planning import listed, plan_retry
 from jobs.records import Record, current, read_record, read_spec, read_table
 from jobs.resolve import resolve
-from jobs.run import RunResult, go_on
 from jobs.spec import SpecError, overridden, parse_job
 from pipelines.commits import Commits
 from pipelines.index import read_quarantine

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from jobs.lease import earlier, last
-from jobs.spec import JobSpec
+from jobs.spec import Job
 from pipelines.storage import OutputError, Storage, create_text, created
 
 _VERSION = 1
@@ -38,7 +38,7 @@ class Record:
 
 
 def write_record(
-    storage: Storage, record: Record, job: JobSpec, plan: pa.Table, listing: pa.Table, replaced: pa.Table
+    storage: Storage, record: Record, job: Job, plan: pa.Table, listing: pa.Table, replaced: pa.Table
 ) -> None:
     """Keep it; what is there stays."""
     folder = f"runs/{record.run_id}"

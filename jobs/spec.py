@@ -1,13 +1,11 @@
 """The job file: YAML, Python object and command-line overrides are one model, checked here and nowhere else."""
 
 import dataclasses
-import difflib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,21 +15,45 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_validator,
 )
+from pydantic_core import to_json
 
-from perceiver_core.sources import is_hub_id
+from jobs.document import SpecError, check_document, kind_of, overridden, read_document, wrong_texts
+from jobs.problems import ProblemsError, problems, unknown
 from pipelines.limits import Limits
-from pipelines.secrets import SecretError, check_no_secrets
+from pipelines.secrets import check_no_secrets
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
+__all__ = ["Job", "SpecError", "load_job", "overridden", "parse_job"]
 
-class SpecError(ValueError):
-    """The job file, or what it points to, can't be run as it is."""
+#: What may stand there with nothing in it: all of their fields have defaults.
+SECTIONS = ("options", "limits", "compute")
+_GLOB = re.compile(r"[*?\[]")
+#: A path of Windows, also after the folder that it was taken to be in.
+_WINDOWS = re.compile(r"(?:^|(?<=/))([A-Za-z]):([\\/].*)")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    # Inputs are hidden: pydantic's own text, which a Python object's maker sees, would repeat what looks like a key.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+
+def _address(uris: Any, may_refer: bool = False) -> Any:
+    for uri in [uris] if isinstance(uris, str) else uris:
+        if not uri:
+            raise ValueError("expected a path or an address; got an empty text.")
+        check_no_secrets(uri, may_refer)
+        if os.name != "nt" and "://" not in uri and (windows := _WINDOWS.search(uri)):
+            drive, path = windows.groups()
+            wsl = f"/mnt/{drive.lower()}{path}".replace("\\", "/")
+            raise ValueError(
+                f"{windows[0]} is a path of Windows, and this is not: write it as it is here, such as {wsl} under WSL."
+            )
+    return uris
 
 
 class ModelSpec(_Strict):
@@ -52,11 +74,10 @@ class ModelSpec(_Strict):
         description="compute what is constant once; false, or --no-fold, is the plain model, to compare",
     )
 
-
-def _without_secrets(uris: str | list[str]) -> str | list[str]:
-    for uri in [uris] if isinstance(uris, str) else uris:
-        check_no_secrets(uri)
-    return uris
+    @field_validator("checkpoint")
+    @classmethod
+    def _checked(cls, checkpoint: str) -> str:
+        return _address(checkpoint, may_refer=True)
 
 
 class InputSpec(_Strict):
@@ -75,16 +96,22 @@ class InputSpec(_Strict):
         default_factory=list,
         description="folders, beside the input's own, that links found in the data may lead to",
     )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="only so many items, the first as they are listed when the run is planned",
+    )
 
-    _no_secrets = field_validator("uri", "roots")(_without_secrets)
+    _checked = field_validator("uri", "roots")(_address)
 
 
 class OutputSpec(_Strict):
     """Where the table goes."""
 
     uri: str = Field(description="a folder: one job's output, resumed by running the same job again")
-    _no_secrets = field_validator("uri")(_without_secrets)
     format: Format | None = Field(default=None, description="of the parts; by default what suits the task")
+
+    _checked = field_validator("uri")(_address)
 
 
 class ComputeSpec(_Strict):
@@ -110,17 +137,21 @@ class ComputeSpec(_Strict):
     )
 
 
-class JobSpec(_Strict):
+class Job(_Strict):
     """A job: immutable, and the same job on the same output is the same run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="for lists and logs")
     task: str = Field(description=f"one of: {', '.join(task.name for task in TASKS)}")
-    model: ModelSpec
-    input: InputSpec
-    output: OutputSpec
+    model: ModelSpec = Field(description="which weights, and how they are computed with")
+    input: InputSpec = Field(description="what is processed")
+    output: OutputSpec = Field(description="where the table goes")
     options: Task = Field(default_factory=dict, validate_default=True, description="the task's own options")
-    limits: Limits = Limits()
-    compute: ComputeSpec = ComputeSpec()
+    limits: Limits = Field(
+        default=Limits(), description="how much of a stranger's file is believed, of one item"
+    )
+    compute: ComputeSpec = Field(
+        default=ComputeSpec(), description="how much of what is used; every default fits the machine"
+    )
     on_error: Literal["quarantine", "fail"] = Field(
         default="quarantine", description="a bad item becomes a quarantine row, or ends the run"
     )
@@ -144,11 +175,36 @@ class JobSpec(_Strict):
         kind = task_named(info.data["task"])
         if isinstance(options, kind):
             return options
+        given = {} if options is None else options
+        if not isinstance(given, Mapping):
+            raise ValueError(f"expected a mapping of options; got {kind_of(given)}.")
         known = [field.name for field in dataclasses.fields(kind)]
-        for name in options or {}:
-            if name not in known:
-                raise ValueError(f"{name}: {_unknown(name, known)}")
-        return TypeAdapter(kind).validate_python(options or {})
+        lines = [f"options.{name}: {unknown(name, known)}" for name in given if name not in known]
+        try:
+            typed = TypeAdapter(kind).validate_json(to_json(given), strict=True)
+        except ValidationError as error:
+            lines += problems(error, kind, ("options",))
+        if lines:
+            raise ProblemsError(*lines)
+        return typed
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        """What a document is checked for before, of an object that is made in Python."""
+        for place, what in wrong_texts(self.model_dump(mode="json")):
+            raise ValueError(f"{'.'.join(place)}: {what}")
+        for uri in [self.input.uri] if isinstance(self.input.uri, str) else self.input.uri:
+            if not _GLOB.search(uri) and f"{self.output.uri.rstrip('/')}/".startswith(f"{uri.rstrip('/')}/"):
+                raise ValueError(
+                    f"output.uri: {self.output.uri} lies in input.uri, {uri}: what is written there would be read as "
+                    "input by the next run. Choose a folder outside of it, or name the input by a glob."
+                )
+        return self
+
+    @staticmethod
+    def load(path: str, overrides: Sequence[str] = ()) -> "Job":
+        """A job file, with overrides such as "compute.batch=8". Raises SpecError."""
+        return load_job(path, overrides)
 
     @property
     def format(self) -> Format:
@@ -160,101 +216,22 @@ class JobSpec(_Strict):
         return dataclasses.asdict(options)
 
 
-def load_job(path: str, overrides: Sequence[str] = ()) -> JobSpec:
+def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     """Read a job file and apply overrides such as "compute.batch=8".
 
     Paths in the file are relative to the file, paths in overrides to the working directory. Raises SpecError
     listing everything that is wrong with it.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise SpecError(f"No such job file: {path}. Examples are in examples/.") from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise SpecError(
-            f"{path} must be a mapping with name, task, model, input and output at its top level."
-        )
-    for place in _PATHS:
-        below = document.get(place[0])
-        if isinstance(below, dict) and place[1] in below:
-            document = _with(document, place, _anchored(place, below[place[1]], Path(path).resolve().parent))
-    return parse_job(overridden(document, overrides), path)
+    return parse_job(overridden(read_document(path), overrides), path)
 
 
-def overridden(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The document with overrides such as "compute.batch=8" applied; SpecError of one that is none."""
-    for place, value in map(_override, overrides):
-        document = _with(document, place, _anchored(place, value, Path.cwd()))
-    return document
-
-
-def parse_job(document: dict[str, Any], origin: str = "The job") -> JobSpec:
+def parse_job(document: Mapping[str, Any], origin: str = "The job") -> Job:
     """A document as a checked job; SpecError lists everything that is wrong with it."""
+    check_document(document, origin)
+    given = {name: value for name, value in document.items() if value is not None or name not in SECTIONS}
     try:
-        return JobSpec.model_validate(document)
+        # As JSON, so that a list is fit for a tuple, but neither "8" nor true for a number.
+        return Job.model_validate_json(to_json(given), strict=True)
     except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in _problems(error))
-        raise SpecError(f"{origin} is not a valid job:\n{problems}") from error
-
-
-def _problems(error: ValidationError, above: tuple[str, ...] = ()) -> Iterator[str]:
-    for detail in error.errors():
-        place = (*above, *map(str, detail["loc"]))
-        where = ".".join(place)
-        inner = detail.get("ctx", {}).get("error")
-        if isinstance(inner, ValidationError):  # of the task's options
-            yield from _problems(inner, place)
-        elif detail["type"] == "extra_forbidden":
-            parent: Any = JobSpec
-            for name in place[:-1]:
-                parent = parent.model_fields[name].annotation
-            known = parent.model_fields if hasattr(parent, "model_fields") else parent.__dataclass_fields__
-            yield f"{where}: {_unknown(place[-1], list(known))}"
-        elif detail["type"] == "unexpected_keyword_argument":  # of an option that has fields itself
-            yield f"{where}: no such option."
-        elif detail["type"] == "missing":
-            yield f"{where}: missing."
-        else:
-            got = "" if isinstance(inner, SecretError) else f" (got {detail['input']!r})"
-            yield f"{where}: {detail['msg'].removeprefix('Value error, ')}{got}"
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"no such option.{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(known)}."
-
-
-def _override(text: str) -> tuple[list[str], Any]:
-    """ "compute.batch=8" as its path and value."""
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise SpecError(f"-o {text}: expected key=value with a dotted key, such as -o compute.batch=8.")
-    return key.split("."), yaml.safe_load(value)
-
-
-def _with(document: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """The document with one value replaced, copied along the path."""
-    if len(path) == 1:
-        return document | {path[0]: value}
-    below = document.get(path[0])
-    return document | {path[0]: _with(below if isinstance(below, dict) else {}, path[1:], value)}
-
-
-_CHECKPOINT = ["model", "checkpoint"]
-#: What in a job file is a path: relative to the file there, to the working directory in an override.
-_PATHS = (_CHECKPOINT, ["input", "uri"], ["input", "roots"], ["output", "uri"])
-
-
-def _anchored(path: list[str], value: Any, folder: Path) -> Any:
-    if path not in _PATHS or value == "demo":  # a folder of that name is ./demo
-        return value
-    if isinstance(value, list):
-        return [_anchored(path, one, folder) for one in value]
-    if not isinstance(value, str) or "://" in value:
-        return value
-    anchored = os.path.normpath(folder / Path(value).expanduser())
-    if path == _CHECKPOINT and is_hub_id(value) and not os.path.isdir(anchored):
-        return value  # no folder, so a hub id
-    return anchored
+        lines = "\n".join(f"  {line}" for line in problems(error, Job))
+        raise SpecError(f"{origin} is not a valid job:\n{lines}") from error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perceiver_core.decoders import PerceiverClassificationDecoder as PerceiverClassificationDecoder
     from perceiver_core.decoders import PerceiverOpticalFlowDecoder as PerceiverOpticalFlowDecoder
     from perceiver_core.decoders import PerceiverProjectionDecoder as PerceiverProjectionDecoder
+    from perceiver_core.errors import PerceiverError as PerceiverError
     from perceiver_core.flow import estimate_flow as estimate_flow
     from perceiver_core.flow import estimate_flows as estimate_flows
     from perceiver_core.flow import frame_patches as frame_patches
@@ -78,6 +79,7 @@ _FILE = {
     "PerceiverClassifierOutput": "outputs",
     "PerceiverConfig": "config",
     "PerceiverDecoderOutput": "outputs",
+    "PerceiverError": "errors",
     "PerceiverFeatureExtractor": "images",
     "PerceiverForImageClassificationConvProcessing": "heads",
     "PerceiverForImageClassificationFourier": "heads",

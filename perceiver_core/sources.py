@@ -18,6 +18,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from perceiver_core.errors import PerceiverError
+from perceiver_core.references import UnresolvedError, as_written, names_in, resolved
+
 DEMO = Path(__file__).parent / "demo"  #: the checkpoint that comes with the package, by the name "demo"
 
 #: A checkpoint's files beside its weights.
@@ -57,7 +60,7 @@ _VERSIONS = (
 _ABANDONED_S = 24 * 3600.0  # a download in which nothing was written for this long is dead
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PerceiverError, ValueError):
     """A checkpoint that cannot be used."""
 
 
@@ -176,9 +179,10 @@ def _fetch_hub(path: str, weights: bool, progress: Progress | None) -> Path:
 class _Remote:
     """A checkpoint's files at a URL: their names, sizes and versions there."""
 
-    url: str
+    url: str  #: as it was written, with its references
     fs: Any
-    root: str
+    root: str  #: for the driver only: what the references stand for is in it
+    query: str  #: after each file's name, of web addresses; so is it here
     sizes: Mapping[str, int | None]
     versions: Mapping[str, str | None]
 
@@ -187,11 +191,13 @@ def _fetch_url(url: str, weights: bool, progress: Progress | None) -> Path:
     try:
         remote = _look(url, weights)
         key = _key(remote)
-        if key and (_cache() / key).is_dir():
-            return _cache() / key
+        if key and (cache_folder() / key).is_dir():
+            return cache_folder() / key
         return _download(remote, weights, progress)
     except CheckpointError:
         raise
+    except UnresolvedError as error:
+        raise CheckpointError(str(error)) from error
     except ImportError as error:
         extra = _EXTRAS.get(url.partition("://")[0])
         what = (
@@ -201,16 +207,21 @@ def _fetch_url(url: str, weights: bool, progress: Progress | None) -> Path:
     # Each driver has errors of its own: credentials, time-outs, a protocol that nobody knows.
     except Exception as error:
         raise CheckpointError(
-            f"{url} must be the URL of a checkpoint's folder; got {_told(error)}. "
+            f"{url} must be the URL of a checkpoint's folder; got {as_written(_told(error), url)}. "
             "Check the URL, the credentials and the connection."
-        ) from error
+        ) from (None if names_in(url) else error)  # a driver's traceback shows the address with its secrets
 
 
 def _look(url: str, weights: bool) -> _Remote:
     """Finds the files by asking for each by name: not every store or web server can list a folder."""
     from fsspec.core import url_to_fs
 
-    fs, root = url_to_fs(url.rstrip("/"))
+    address = resolved(url)
+    query = ""
+    if address.startswith(("http://", "https://")):
+        address, mark, query = address.partition("?")
+        query = mark + query
+    fs, root = url_to_fs(address.rstrip("/"))
     fs.invalidate_cache()
     found: dict[str, dict[str, Any]] = {}
     why = ""  # fsspec says of a dead server, too, that the file is not there
@@ -218,9 +229,9 @@ def _look(url: str, weights: bool) -> _Remote:
     def there(name: str) -> bool:
         nonlocal why
         try:
-            info = fs.info(f"{root}/{name}")
+            info = fs.info(f"{root}/{name}{query}")
         except FileNotFoundError as error:
-            why = f" ({_told(error.__cause__)})" if error.__cause__ else ""
+            why = f" ({as_written(_told(error.__cause__), url)})" if error.__cause__ else ""
             return False
         if info["type"] == "file":
             found[name] = info
@@ -236,7 +247,7 @@ def _look(url: str, weights: bool) -> _Remote:
             if there(whole):
                 break
             if there(index):
-                shards = shards_of(fs.cat_file(f"{root}/{index}").decode(), f"{url}/{index}")
+                shards = shards_of(fs.cat_file(f"{root}/{index}{query}").decode(), f"{url}/{index}")
                 if missing := [shard for shard in shards if not there(shard)]:
                     raise CheckpointError(
                         f"{url}/{index} must name files that are there; got {first_names(missing)}."
@@ -251,6 +262,7 @@ def _look(url: str, weights: bool) -> _Remote:
         url,
         fs,
         root,
+        query,
         {name: info["size"] for name, info in found.items()},
         {name: _version(info) for name, info in found.items()},
     )
@@ -264,7 +276,7 @@ def _download(remote: _Remote, weights: bool, progress: Progress | None) -> Path
     """Fetches all files into a folder of its own and renames it: a folder in the cache is a whole one."""
     from fsspec.callbacks import Callback
 
-    cache = _cache()
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     _drop_abandoned(cache)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
@@ -277,7 +289,7 @@ def _download(remote: _Remote, weights: bool, progress: Progress | None) -> Path
             if progress is not None:
                 before, tell = done, progress.at
                 callback = Callback(hooks={"at": lambda _, value, b=before, t=tell: t((b + value) // 10**6)})
-            remote.fs.get_file(f"{remote.root}/{name}", str(partial / name), callback=callback)
+            remote.fs.get_file(f"{remote.root}/{name}{remote.query}", str(partial / name), callback=callback)
             got = (partial / name).stat().st_size
             if size not in (None, got):
                 raise CheckpointError(
@@ -308,7 +320,8 @@ def _key(remote: _Remote) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where checkpoints that were fetched from URLs are kept."""
     root = os.environ.get("PERCEIVER_CACHE")
     if root:
         return Path(root).expanduser() / "checkpoints"

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from perceiver_core.config import PerceiverConfig
+from perceiver_core.errors import PerceiverError
 from pipelines.errors import DecodeCrash, DecodeError, DecodeMemory, DecodeTimeout, digest_of_places
 from pipelines.limits import Limits
 from pipelines.tasks import Task
@@ -37,7 +38,7 @@ _START = 120.0  # seconds that a process may take to start
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONHOME")
 
 
-class DecoderError(RuntimeError):
+class DecoderError(PerceiverError, RuntimeError):
     """No decoder can be started here: no item's fault."""
 
 

@@ -1,7 +1,10 @@
 """What options and columns mean, said once, where they are defined: a column's meaning is in the output's files too."""
 
+import dataclasses
+import json
+import types
 from dataclasses import Field, field
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 
@@ -34,3 +37,27 @@ def meaning(described: Field[Any] | pa.Field) -> str:
     """What an option or a column means; empty if nobody said."""
     found = (described.metadata or {}).get(_HELP if isinstance(described, Field) else _HELP.encode(), "")
     return found.decode() if isinstance(found, bytes) else found
+
+
+def type_in_words(kind: Any) -> str:
+    """A type as a job file's reader would say it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Literal, Union, types.UnionType):
+        return " | ".join(str(one) if origin is Literal else type_in_words(one) for one in inner)
+    if origin in (tuple, list):
+        every = (*inner, ...) if origin is list else inner
+        return f"[{', '.join('...' if one is ... else type_in_words(one) for one in every)}]"
+    if origin is dict:
+        return f"{{{': '.join(map(type_in_words, inner))}}}"
+    if dataclasses.is_dataclass(kind):
+        return "{" + ", ".join(field.name for field in dataclasses.fields(kind)) + "}"
+    return "null" if kind is type(None) else str(kind.__name__)
+
+
+def plain_default(field: Field[Any]) -> Any:
+    """An option's default as JSON has it."""
+    if field.default is dataclasses.MISSING:
+        return None
+    return json.loads(
+        json.dumps(field.default, default=lambda value: dataclasses.asdict(value))  # noqa: PLW0108  # typed
+    )

@@ -5,21 +5,27 @@ import json
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from perceiver_core.errors import PerceiverError
 from pipelines.secrets import redacted
 
 _LONGEST = 4_000  # characters of a message
 
 
-class DecodeError(Exception):
+class DecodeError(PerceiverError):
     """What a decoder's process raised, by the name of its class there and the digest of its traceback there."""
 
     def __init__(self, message: str, digest: str, kind: str | None = None) -> None:
         super().__init__(message)
         self.digest = digest
         self.kind = kind or type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default it would be made anew of its message alone.
+        return type(self), (str(self), self.digest, self.kind), self.__dict__
 
 
 class DecodeCrash(DecodeError):  # noqa: N818  # as the quarantine table has it

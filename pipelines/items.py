@@ -15,18 +15,25 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from perceiver_core.errors import PerceiverError
+
 _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "adl": "azure",
     "http": "http", "https": "http", "hf": "hub",
 }  # fmt: skip
 _WEB = ("http://", "https://")
 _HIDDEN = re.compile(r"/[._]")
+_KINDS = 8  # suffixes that are named where none is what was looked for
 
 Found = tuple[str, dict[str, Any]]  # a path or URI, and what its file system says of it
 
 
-class InputError(ValueError):
+class InputError(PerceiverError, ValueError):
     """The input as a whole can't be used: it is missing, empty, or lists the same item twice."""
+
+    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.found = tuple(found)  #: the suffixes of what was found instead
 
 
 @dataclass(frozen=True)
@@ -225,6 +232,7 @@ def _expand(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> I
 def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> Iterator[Found]:
     fs, path = locate(entry)
     count = seen = 0
+    kinds: set[str] = set()
     if _is_glob(path):
         for found, info in _matching(fs, path):
             count += 1
@@ -238,6 +246,8 @@ def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> It
             if _is_hidden(found, path):
                 continue
             seen += 1
+            if len(kinds) < _KINDS:
+                kinds.add(posixpath.splitext(found)[1].lower())
             if found.lower().endswith(suffixes):
                 count += 1
                 yield _with_protocol(fs, found), info
@@ -248,9 +258,12 @@ def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> It
                     f"{entry.rstrip('/')}/*{suffixes[0]}."
                 )
         if not count:
+            there = ", ".join(sorted(kind or "none" for kind in kinds))
             raise InputError(
                 f"No input in {entry}: expected files that end in {', '.join(suffixes)}; found "
-                f"{seen} other files. Name another folder, or a glob such as {entry.rstrip('/')}/*."
+                f"{f'{seen} other files (ending in {there})' if seen else 'nothing'}. Name another folder, or a glob "
+                f"such as {entry.rstrip('/')}/*.",
+                sorted(kinds),
             )
     else:
         raise InputError(f"No such file or folder: {entry}. Check input.uri, or whether it is mounted here.")

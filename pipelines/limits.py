@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, fields
 
+from perceiver_core.errors import PerceiverError
+from pipelines.describing import option
 
-class LimitError(ValueError):
+
+class LimitError(PerceiverError, ValueError):
     """An item is larger than the job allows."""
 
 
@@ -11,15 +14,17 @@ class LimitError(ValueError):
 class Limits:
     """Of one item; each is a field of the job's `limits`."""
 
-    bytes: int = 64 << 30  #: of the file
-    pixels: int = 1 << 26  #: of an image, or of a video's frame: 67 megapixels
-    frames: int = 30 * 60 * 60 * 12  #: of a video: twelve hours at 30 a second
-    duration: float = 12 * 60 * 60  #: seconds of a video
-    streams: int = 64  #: in a container
-    members: int = 10_000_000  #: in a tar, or rows in one Parquet or Arrow file
-    text: int = 16 << 20  #: bytes of a text
-    seconds: float = 600.0  #: that one item's decoding may take, a span of a long video counting as one
-    memory: int = 4 << 30  #: bytes of address space that a decoder may have beyond what it starts with
+    bytes: int = option(64 << 30, "of the file")
+    pixels: int = option(1 << 26, "of an image, or of a video's frame: 67 megapixels")
+    frames: int = option(30 * 60 * 60 * 12, "of a video: twelve hours at 30 a second")
+    duration: float = option(12.0 * 60 * 60, "seconds of a video")
+    streams: int = option(64, "in a container")
+    members: int = option(10_000_000, "in a tar, or rows in one Parquet or Arrow file")
+    text: int = option(16 << 20, "bytes of a text")
+    seconds: float = option(
+        600.0, "that one item's decoding may take, a span of a long video counting as one"
+    )
+    memory: int = option(4 << 30, "bytes of address space that a decoder may have beyond what it starts with")
 
     def __post_init__(self) -> None:
         for field in fields(self):

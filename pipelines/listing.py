@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,16 +22,39 @@ LISTING = pa.schema(
 _ROWS = 16_384  # that are Python objects at once
 
 
-def list_files(source: Source, seen: Callable[[int], None] = lambda _: None) -> pa.Table:
-    """List the input's files; `seen` hears how many there are so far. Raises InputError."""
+def list_files(
+    source: Source, seen: Callable[[int], None] = lambda _: None, limit: int | None = None
+) -> pa.Table:
+    """List the input's files, or those that its first `limit` items are in; `seen` hears how many there are so far.
+
+    Raises InputError.
+    """
     batches, rows, count = [], [], 0
-    for file in source.files():
+    for file in source.files() if limit is None else _files_of(source, limit):
         rows.append((file.item_id, file.uri, file.version, file.size))
         if len(rows) == _ROWS:
             batches.append(_batch(rows))
             count, rows = count + len(rows), []
             seen(count)
     return pa.Table.from_batches([*batches, _batch(rows)], LISTING)
+
+
+def _files_of(source: Source, limit: int) -> Iterator[Item]:
+    """The files that the first `limit` items are in: those after them are not listed, but for a few by name."""
+    listed: list[Item] = []
+
+    def noted() -> Iterator[Item]:
+        for file in source.files():
+            listed.append(file)
+            yield file
+
+    last = None
+    for item in islice(source.items(noted()), limit):
+        last = item.uri
+    for file in listed:  # sources read ahead
+        yield file
+        if file.uri == last:
+            return
 
 
 def _batch(rows: list[tuple[str, str, str, int]]) -> pa.RecordBatch:
@@ -56,6 +80,15 @@ def as_items(listing: pa.Table) -> Iterator[Item]:
     for batch in listing.to_batches(max_chunksize=_ROWS):
         for row in batch.to_pylist():
             yield Item(**row)
+
+
+def items_of(source: Source, listing: pa.Table, limit: int | None, files: pa.Table) -> Iterator[Item]:
+    """The items in some of the listed files, of the first `limit` ones in all of them."""
+    if limit is None:
+        yield from source.items(as_items(files))
+        return
+    wanted = set(files["uri"].to_pylist())
+    yield from (item for item in islice(source.items(as_items(listing)), limit) if item.uri in wanted)
 
 
 @dataclass(frozen=True)

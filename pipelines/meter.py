@@ -1,5 +1,8 @@
 """Progress: what a person waiting sees, and what workers tell: counts that move within a shard, and what went wrong."""
 
+import os
+import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 _MOST = 10_000  # tellings that wait to be heard
+_EVERY_S = 0.5  # between a worker's counts, however small its steps are
 
 
 class Progress(Protocol):
@@ -26,21 +30,42 @@ class Progress(Protocol):
         """Say why, and end this process at once: its other threads wait for what will never come."""
 
 
+class Quiet:
+    """Progress that nobody sees: of whoever waits for nothing but the end."""
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None: ...
+
+    def total(self, total: int) -> None: ...
+
+    def at(self, done: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def give_up(self, why: str) -> None:
+        sys.stderr.write(f"{why}\n")
+        os._exit(5)  # other threads wait for what will never come
+
+
 class Counts:
     """What the meter's actor holds."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
         self.waiting: list[dict[str, Any]] = []
         self.left_out = 0
         self.told = 0
         self.given_up: dict[tuple[str, int, str], int] = {}
 
-    def add(self, stage: str, windows: int) -> None:
+    def add(self, stage: str, windows: int, busy_s: float = 0.0) -> None:
         self.counts[stage] = self.counts.get(stage, 0) + windows
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + busy_s
 
     def read(self) -> dict[str, int]:
         return self.counts
+
+    def busy(self) -> dict[str, float]:
+        return self.seconds
 
     def signs(self) -> tuple[dict[str, int], int]:
         """What changes whenever a worker gives a sign of life."""
@@ -72,7 +97,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Meter:
-    """Windows done by stage, and what workers tell. No row depends on it: a lost count never fails a run."""
+    """Windows and seconds by stage, and what workers tell. No row depends on it: a lost count never fails a run."""
 
     actor: Any = None  #: without one, nobody listens: stages that run without Ray
 
@@ -86,15 +111,23 @@ class Meter:
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
         return Meter(ray.remote(Counts).options(**options).remote())
 
-    def add(self, stage: str, windows: int) -> None:
+    def add(self, stage: str, windows: int, busy_s: float = 0.0) -> None:
         if self.actor is not None:
-            self.actor.add.remote(stage, windows)
+            self.actor.add.remote(stage, windows, busy_s)
 
     def read(self) -> dict[str, int]:
+        """Windows done, by stage."""
         import ray
 
         counts: dict[str, int] = ray.get(self.actor.read.remote(), timeout=10)
         return counts
+
+    def busy(self) -> dict[str, float]:
+        """Seconds that all workers of a stage have worked, by stage."""
+        import ray
+
+        seconds: dict[str, float] = ray.get(self.actor.busy.remote(), timeout=10)
+        return seconds
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Say what happened; the driver hears it when it next listens."""
@@ -120,6 +153,27 @@ class Meter:
         except RayError:  # nobody counts: Ray's own limit of tries ends it
             return True
         return answer
+
+
+class Tally:
+    """A worker's windows and seconds, from now on, on their way to the meter: one call for all of a moment."""
+
+    def __init__(self, meter: Meter, stage: str) -> None:
+        self.meter, self.stage = meter, stage
+        self.windows = 0
+        self.since = time.monotonic()
+
+    def add(self, windows: int = 0) -> None:
+        """So many windows more, and the time since the last call."""
+        self.windows += windows
+        if time.monotonic() - self.since >= _EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell the meter what it doesn't know yet."""
+        now = time.monotonic()
+        self.meter.add(self.stage, self.windows, now - self.since)
+        self.windows, self.since = 0, now
 
 
 class Latest:

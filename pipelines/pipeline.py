@@ -43,6 +43,7 @@ def build(
 
     One shard is one block from Decode on, so one task a stage and one part.
     """
+    workers = pools.at_once(0, shards.num_rows)  # without a shard, one would open the weights for nothing
     dataset = feed(shards, pools.feed_cpus)
     context = dataset.context  # a copy: the process's own stays as it is
     context.target_max_block_size = None  # at its default a 289 MB shard reached the sink as two tasks
@@ -60,7 +61,7 @@ def build(
         fn_constructor_args=(task, config, source, limits, meter, patience_s),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=_at_most(pools.decode_workers, shards)),
+        compute=ray.data.ActorPoolStrategy(size=workers["decode"]),
         num_cpus=pools.decode_cpus,
         **_RETRIES,
     )
@@ -69,24 +70,19 @@ def build(
         fn_constructor_args=(task, model, device, threads, source.kept, meter),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=_at_most(pools.predict_workers, shards)),
+        compute=ray.data.ActorPoolStrategy(size=workers["predict"]),
         num_cpus=pools.predict_cpus,
         num_gpus=pools.predict_gpus,
         **_RETRIES,
     )
     return dataset.map_batches_internal(
         write_part,  # type: ignore[arg-type]  # Ray's annotation knows no function with fn_kwargs
-        fn_kwargs={"sink": sink},
+        fn_kwargs={"sink": sink, "meter": meter},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=pools.write_cpus,
         max_retries=_TRIES,
     )
-
-
-def _at_most(workers: int, shards: pa.Table) -> int:
-    """No worker without a shard: it would open the weights for nothing, and Ray would warn of it."""
-    return max(1, min(workers, shards.num_rows))
 
 
 def commits(dataset: ray.data.Dataset) -> Generator[Commit, None, None]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
-from pipelines.describing import column
+from pipelines.describing import column, option
 from pipelines.labels import most_likely
 
 #: How a job says them.
@@ -35,11 +35,13 @@ class Points:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    grid: int | tuple[int, int, int] | None = None  #: every n-th row and column, or strides of (t, y, x)
-    frames: tuple[int, ...] | None = None  #: counted from 0, increasing
-    region: tuple[int, int, int, int] | None = None  #: top, left, height, width
-    random: int | None = None  #: so many pixels, the same ones in every window
-    seed: int | None = None  #: of the random draw; none is 0
+    grid: int | tuple[int, int, int] | None = option(
+        None, "every n-th row and column, or strides of (t, y, x)"
+    )
+    frames: tuple[int, ...] | None = option(None, "counted from 0, increasing")
+    region: tuple[int, int, int, int] | None = option(None, "top, left, height, width")
+    random: int | None = option(None, "so many pixels, the same ones in every window")
+    seed: int | None = option(None, "of the random draw; none is 0")
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("grid", "random") if getattr(self, name) is not None]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perceiver_core.errors import PerceiverError
+
 Node = tuple[float, float]  # CPUs and GPUs
 
 
@@ -18,8 +20,21 @@ class Pools:
     write_cpus: float
     feed_cpus: float
 
+    @property
+    def cpus(self) -> float:
+        """What all stages ask for together."""
+        workers = self.decode_workers * self.decode_cpus + self.predict_workers * self.predict_cpus
+        return workers + self.write_cpus + self.feed_cpus
 
-class PoolError(ValueError):
+    def at_once(self, cpus: float, shards: int) -> dict[str, int]:
+        """How many workers each stage has at most, of so many CPUs, over so many shards: writers take what is left."""
+        decode, predict = (max(1, min(n, shards)) for n in (self.decode_workers, self.predict_workers))
+        left = cpus - decode * self.decode_cpus - predict * self.predict_cpus - self.feed_cpus
+        write = max(1, min(int(left / self.write_cpus + 1e-9), shards))
+        return {"decode": decode, "predict": predict, "write": write}
+
+
+class PoolError(PerceiverError, ValueError):
     """The workers asked for can't run beside each other."""
 
 
@@ -29,7 +44,7 @@ def fit_pools(nodes: Sequence[Node], decode_workers: int | None, predict_workers
     Pools that take every CPU hang a run in silence. Raises PoolError if the workers that the job asks for leave none.
     """
     nodes = [node for node in nodes if any(node)] or [*nodes]
-    cpus, gpus = _left([cpus for cpus, _ in nodes]), _left([gpus for _, gpus in nodes])
+    cpus, gpus = lasting(nodes)
     several, count = len(nodes) > 1, max(1, len(nodes) - 1)
     predict = predict_workers or int(gpus) or count
     if gpus and predict > gpus:
@@ -60,6 +75,12 @@ def fit_pools(nodes: Sequence[Node], decode_workers: int | None, predict_workers
             f"{int(spare / decode_cpus)}."
         )
     return Pools(decode, decode_cpus, predict, predict_cpus, 1.0 if gpus else 0.0, write_cpus, feed_cpus)
+
+
+def lasting(nodes: Sequence[Node]) -> Node:
+    """The CPUs and GPUs that pools are sized for: what is left without the largest node."""
+    nodes = [node for node in nodes if any(node)] or [*nodes]
+    return _left([cpus for cpus, _ in nodes]), _left([gpus for _, gpus in nodes])
 
 
 def _left(amounts: Sequence[float]) -> float:

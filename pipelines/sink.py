@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from pipelines import commit_points
 from pipelines.describing import names_files
 from pipelines.errors import QUARANTINE, ItemError
-from pipelines.stages import ITEM, notes_of, split_block
+from pipelines.meter import Meter, Tally
+from pipelines.stages import ITEM, notes_of, planned_windows, split_block
 from pipelines.storage import Storage, created
 from pipelines.tensors import Format, at_rest, is_tensor, rest
 
@@ -95,11 +96,19 @@ def file_schema(columns: pa.Schema, format: Format) -> pa.Schema:
     return at_rest(pa.schema([*ITEM, *columns]), format)
 
 
-def write_part(block: pa.Table, sink: Sink) -> pa.Table:
+def write_part(block: pa.Table, sink: Sink, meter: Meter = Meter()) -> pa.Table:  # noqa: B008  # frozen
     """Commit one shard's block; returns its commit as a row, whoever wrote it.
 
     A Ray Data map function: retried, raced or repeated after a crash, the shard still becomes one part.
     """
+    tally = Tally(meter, "write")
+    commit = _committed(block, sink)
+    tally.add(planned_windows(block))
+    tally.flush()
+    return commit
+
+
+def _committed(block: pa.Table, sink: Sink) -> pa.Table:
     windows, failed = split_block(block)
     shard = block["shard"][0].as_py()
     name, storage = sink.part(shard), sink.storage

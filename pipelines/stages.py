@@ -22,7 +22,7 @@ from pipelines.describing import column
 from pipelines.errors import ItemError
 from pipelines.items import InputError
 from pipelines.limits import Limits
-from pipelines.meter import Meter
+from pipelines.meter import Meter, Tally
 from pipelines.plan import spans_of
 from pipelines.sources import Source
 from pipelines.tasks import Task
@@ -89,6 +89,12 @@ def split_block(block: pa.Table) -> tuple[pa.Table, pa.Table]:
     return block.slice(0, good), block.slice(good)
 
 
+def planned_windows(rows: pa.Table) -> int:
+    """How many of the plan's windows these rows of a block are of."""
+    spans = rows.select(["item_id", "first", "stop"]).group_by(["item_id", "first", "stop"]).aggregate([])
+    return int(pc.sum(spans["stop"], min_count=0).as_py() - pc.sum(spans["first"], min_count=0).as_py())
+
+
 def notes_of(block: pa.Table) -> dict[str, Any]:
     """How a block's shard went: `decode_s`, `predict_s`, and `halved`, how often memory was short, if it ever was."""
     text = block["notes"][0].as_py() if block.num_rows else None
@@ -129,6 +135,7 @@ class Decode:
     def shard(self, spans: pa.Table) -> pa.Table:
         """A shard as rows of the plan."""
         began = time.perf_counter()
+        self.tally = Tally(self.meter, "decode")
         done: list[pa.RecordBatch] = []
         failed: list[dict[str, Any]] = []
         for span in spans.to_pylist():
@@ -145,9 +152,10 @@ class Decode:
                 if span["error"]:
                     failed.append(origin | {"error": span["error"]})
             # Progress within a shard, of bad spans too.
-            self.meter.add("decode", span["stop"] - span["first"])
+            self.tally.add(span["stop"] - span["first"])
         good = pa.Table.from_batches(done, self.schema)
         block = pa.concat_tables([good, pa.Table.from_pylist(failed, self.schema)])
+        self.tally.flush()
         return _noted(block, {"decode_s": round(time.perf_counter() - began, 3)})
 
     def _windows(self, span: dict[str, Any], origin: dict[str, Any]) -> list[pa.RecordBatch]:
@@ -175,6 +183,7 @@ class Decode:
                     for field in self.schema
                 ]
                 done.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+                self.tally.add()
         return done
 
 
@@ -211,14 +220,15 @@ class Predict:
         self.model: Any = _folded(plain, getattr(torch, plan.dtype)) if plan.fold else plain
         self.kept = kept
         self.meter = meter
-        self.counted = 0  # of the shard's windows, by the meter
 
     def __call__(self, block: pa.Table) -> pa.Table:
         began, notes = time.perf_counter(), notes_of(block)
+        self.tally, self.counted = Tally(self.meter, "predict"), 0  # of the block's rows
         config = self.model.config
         windows, failed = split_block(block)
         schema = block_schema(pa.schema([*self.kept, *self.task.output_schema(config)]))
         done = [_as(failed, schema)]
+        self.tally.add(planned_windows(failed))
         if windows.num_rows:
             predictions, halved = self._predictions(windows)
             windows, predictions, bad = self._finite(windows, predictions)
@@ -231,6 +241,7 @@ class Predict:
             if CONTEXT in windows.column_names:
                 good = good.filter(pc.invert(windows[CONTEXT]))
             done.insert(0, good)
+        self.tally.flush()
         notes["predict_s"] = round(time.perf_counter() - began, 3)
         return _noted(pa.concat_tables(done), notes)
 
@@ -239,7 +250,7 @@ class Predict:
         import torch
 
         shard = windows["shard"][0].as_py()
-        batch, chunk, halved, self.counted = self.plan.batch, self.plan.chunk, 0, 0
+        batch, chunk, halved = self.plan.batch, self.plan.chunk, 0
         while True:
             try:
                 return self._in_batches(windows, batch, chunk), halved
@@ -281,9 +292,9 @@ class Predict:
     def _count(self, windows: pa.Table, stop: int) -> None:
         """Count the shard's windows up to `stop`, each once, however often it is begun anew."""
         if stop > self.counted:
-            new = windows.slice(self.counted, stop - self.counted)
-            context = pc.sum(new[CONTEXT]).as_py() if CONTEXT in windows.column_names else 0
-            self.meter.add("predict", new.num_rows - context)
+            # In the plan's windows: an item that wasn't probed is one there, however many it turned out to have.
+            planned, rows = planned_windows(windows), windows.num_rows
+            self.tally.add(planned * stop // rows - planned * self.counted // rows)
             self.counted = stop
 
     def _finite(

@@ -1,6 +1,7 @@
 """Tensors in Arrow: how they travel between stages, how they rest in files, and how a reader gets them back."""
 
 import json
+import re
 from typing import Literal
 
 import numpy as np
@@ -138,3 +139,9 @@ def _binary_field(field: pa.Field) -> pa.Field:
 
 def _size(type: pa.FixedShapeTensorType) -> int:
     return int(np.prod(type.shape)) * np.dtype(type.value_type.to_pandas_dtype()).itemsize
+
+
+def type_name(type: pa.DataType) -> str:
+    """A column's type as it is shown: a tensor's with its shape."""
+    name = f"{type.value_type} {list(type.shape)}" if is_tensor(type) else str(type).replace("item: ", "")
+    return re.sub(r"\bfloat\b", "float32", re.sub(r"\bdouble\b", "float64", name))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_core.config import PerceiverConfig
+from perceiver_core.errors import PerceiverError
 from perceiver_core.tokenizer.vocabulary import FIRST_BYTE
 from pipelines.limits import Limits
 
@@ -18,7 +19,7 @@ PAD, MASK, CLS, SEP = 0, 3, 4, 5  #: ids, as every published checkpoint has them
 AROUND = 2  #: ids that a window has beside its bytes: [CLS] and [SEP]
 
 
-class TextError(ValueError):
+class TextError(PerceiverError, ValueError):
     """Something is wrong with a text; the message says what was expected, what came and what to do."""
 
 

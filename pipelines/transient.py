@@ -9,6 +9,8 @@ from typing import Any
 
 import tenacity
 
+from perceiver_core.errors import PerceiverError
+
 PATIENCE_S = 120.0
 
 #: Of a client that is installed, by its top-level module: what it raises where the connection or the answer broke.
@@ -48,7 +50,7 @@ _LOCAL = {errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, e
 _CUT_SHORT = "The answer was cut short"  # as pipelines.items says it
 
 
-class UnavailableError(OSError):
+class UnavailableError(PerceiverError, OSError):
     """The storage did not answer, however often it was asked: no item's fault; the attempt can be resumed."""
 
 

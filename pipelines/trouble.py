@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tenacity
 
+from perceiver_core.errors import PerceiverError
 from pipelines.errors import DecodeCrash, ItemError
 from pipelines.items import version_now
 from pipelines.sources import SourceError
@@ -26,15 +27,15 @@ _SICK = ("CUDA error", "device-side assert", "CUBLAS", "cuDNN error")
 _UNBOUNDED = ("video_psnr", "audio_psnr")
 
 
-class DeviceMemoryError(RuntimeError):
+class DeviceMemoryError(PerceiverError, RuntimeError):
     """The device has no room for one window and one output point."""
 
 
-class DeviceError(RuntimeError):
+class DeviceError(PerceiverError, RuntimeError):
     """A device failed under one shard again and again."""
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(PerceiverError, ArithmeticError):
     """The model's answer holds NaN or infinity."""
 
 

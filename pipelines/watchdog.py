@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from perceiver_core.errors import PerceiverError
+
 if TYPE_CHECKING:
     from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -15,7 +17,7 @@ _SLACK_S = (
 )
 
 
-class StalledError(RuntimeError):
+class StalledError(PerceiverError, RuntimeError):
     """No stage made progress for as long as the run allows."""
 
 

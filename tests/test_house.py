@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import jobs.cli
+
 ROOT = Path(__file__).parent.parent
 ROOMS = {
     "perceiver_core": {"perceiver_core"},
@@ -41,14 +43,19 @@ def test_imports_go_one_way(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["tasks", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([verb, "--help"] for verb in sorted(jobs.cli.main.commands)),
+    ],
 )
 def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import sys, jobs.cli\n"
         f"try: jobs.cli.main({arguments!r})\n"
         "except SystemExit as end: assert not end.code\n"
-        "loaded = {'torch', 'ray', 'pyarrow', 'transformers'} & sys.modules.keys()\n"
+        "loaded = {'torch', 'ray', 'pyarrow', 'transformers', 'pydantic'} & sys.modules.keys()\n"
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
@@ -67,8 +74,16 @@ def test_models_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     assert "PerceiverForMultimodalAutoencoding" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["tasks"], ["tasks", "multimodal-autoencoding", "--json"]])
-def test_tasks_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tasks"],
+        ["tasks", "multimodal-autoencoding", "--json"],
+        ["init", "multimodal-autoencoding", "-"],
+        ["schema"],
+    ],
+)
+def test_what_tells_of_tasks_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import sys, jobs.cli\n"
         f"try: jobs.cli.main({arguments!r})\n"
@@ -77,7 +92,7 @@ def test_tasks_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
         "assert not loaded, loaded"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
-    assert "PerceiverForMultimodalAutoencoding" in done.stdout
+    assert "multimodal-autoencoding" in done.stdout
 
 
 def test_files_stay_readable() -> None:

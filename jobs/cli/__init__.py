@@ -2,11 +2,22 @@
 
 import click
 
+from jobs.cli.attach import attach
+from jobs.cli.doctor import doctor
 from jobs.cli.errors import errors
 from jobs.cli.gc import gc
+from jobs.cli.init import init
+from jobs.cli.list import list_runs
+from jobs.cli.logs import logs
 from jobs.cli.models import models
+from jobs.cli.plan import plan
+from jobs.cli.resume import resume
 from jobs.cli.retry import retry
 from jobs.cli.run import run
+from jobs.cli.schema import schema
+from jobs.cli.status import status
+from jobs.cli.stop import stop
+from jobs.cli.submit import submit
 from jobs.cli.tasks import tasks
 
 
@@ -16,9 +27,8 @@ def main() -> None:
     """Batch inference for Perceiver IO: media in, complete and typed Arrow tables out."""
 
 
-main.add_command(run)
-main.add_command(errors)
-main.add_command(retry)
-main.add_command(gc)
-main.add_command(models)
-main.add_command(tasks)
+for verb in (
+    init, plan, run, submit, list_runs, status, attach, logs, stop, resume,
+    errors, retry, gc, doctor, tasks, models, schema,
+):  # fmt: skip
+    main.add_command(verb)

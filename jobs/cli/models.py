@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import click
 
-from jobs.cli.run import BAD_SPEC, stop
+from jobs.cli.run import stop
+from jobs.exit_codes import BAD_SPEC
 
 
 @click.command()

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    from jobs.run import RunResult
+from jobs.exit_codes import FAILED, INTERRUPTED
 
-BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
+if TYPE_CHECKING:
+    from jobs.attempt import RunResult
+    from jobs.spec import Job
 
 
 @click.command()
@@ -29,51 +30,75 @@ BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED = 2, 4, 5, 130
     is_flag=True,
     help="Where the output holds another job's run: go on from its table if only the input differs, else replace it.",
 )
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items: -o input.limit=N")
 @click.option("--no-fold", is_flag=True, help="Compute with the plain model, to compare: -o model.fold=false")
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Use the Ray cluster that this machine is a node of (auto, or host:port); by default Ray is started here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def run(file: str, overrides: tuple[str, ...], supersede: bool, no_fold: bool, as_json: bool) -> None:
+def run(
+    file: str,
+    overrides: tuple[str, ...],
+    supersede: bool,
+    limit: int | None,
+    no_fold: bool,
+    ray_address: str | None,
+    as_json: bool,
+) -> None:
     """Run the job in FILE on this machine, resuming it where it stopped before.
 
     Exit codes: 0 done, 2 bad job, 3 done with quarantined items, 4 more failed than allowed, 5 failed,
     130 interrupted (run it again to resume).
     """
-    if no_fold:
-        overrides = (*overrides, "model.fold=false")
+    overrides = with_flags(overrides, limit, no_fold)
     again = [
         *("perceive", "run", file, *(x for o in overrides for x in ("-o", o))),
         *(["--supersede"] if supersede else []),
+        *(["--ray-address", ray_address] if ray_address else []),
     ]
     with ending(shlex.join(again), as_json) as give_up:
+        from jobs.attempt import run_job
         from jobs.cli.progress import terminal_progress
-        from jobs.run import run_job
         from jobs.spec import load_job
+        from jobs.store import RunStore, state_folder
 
         job = load_job(file, overrides)
         with terminal_progress(give_up) as progress:
-            result = run_job(job, progress, supersede)
+            result = run_job(job, progress, supersede, RunStore(state_folder()), ray_address)
+    result_shown(result, job, as_json)
+    sys.exit(result.exit_code)
+
+
+def result_shown(result: "RunResult", job: "Job", as_json: bool) -> None:
+    """How an attempt ended, as JSON or for people."""
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result) | {"exit_code": result.exit_code}))
     else:
         show(result, ["uri", *job.options.preview])
-    sys.exit(result.exit_code)
+
+
+def with_flags(overrides: tuple[str, ...], limit: int | None, no_fold: bool) -> tuple[str, ...]:
+    """The overrides that these flags stand for, after those that are given."""
+    flags = [f"input.limit={limit}"] if limit else []
+    return (*overrides, *flags, *(["model.fold=false"] if no_fold else []))
 
 
 @contextmanager
-def ending(resume: str, as_json: bool) -> Iterator[Callable[[str], None]]:
-    """How a command that makes an attempt ends when it doesn't end well: its exit code, why, and how to go on.
+def ending(resume: str | None, as_json: bool) -> Iterator[Callable[[str], None]]:
+    """How a command ends when it doesn't end well: its exit code, why, and, of an attempt, how to resume it.
 
     Yields what ends the process from any thread, where nothing that it waits for will ever return.
     """
-    from jobs.budget import ErrorBudgetError
-    from jobs.lease import LeaseError
-    from jobs.spec import SpecError
+    from jobs.errors import PerceiverError, exit_code
     from pipelines.secrets import redacted
 
-    resume = f"To resume: {resume}"
+    go_on = f"To resume: {resume}" if resume else ""
 
     def give_up(why: str) -> None:
         try:
-            stop(FAILED, f"{redacted(why)}\n{resume}", as_json)
+            stop(FAILED, f"{redacted(why)}\n{go_on}", as_json)
         finally:
             sys.stdout.flush()
             os._exit(FAILED)
@@ -81,18 +106,21 @@ def ending(resume: str, as_json: bool) -> Iterator[Callable[[str], None]]:
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as orderly as Ctrl-C
     try:
         yield give_up
-    except (SpecError, LeaseError) as error:
-        stop(BAD_SPEC, redacted(str(error)), as_json)
-    except ErrorBudgetError as error:
-        stop(BUDGET_EXCEEDED, str(error), as_json)
     except KeyboardInterrupt:
-        stop(INTERRUPTED, f"Interrupted. {resume}", as_json)
+        stop(INTERRUPTED, f"Interrupted. {go_on}".strip(), as_json)
     except Exception as error:
-        notes = " ".join(getattr(error, "__notes__", []))
-        stop(FAILED, redacted(f"{type(error).__name__}: {error}\n{notes}\n{resume}"), as_json)
+        code = exit_code(error)
+        # Our own say it all; of others, the class is half of what there is to know.
+        said = [str(error) if isinstance(error, PerceiverError) else f"{type(error).__name__}: {error}"]
+        if code == FAILED:
+            said += [" ".join(getattr(error, "__notes__", [])), go_on]
+        stop(code, redacted("\n".join(said).rstrip()), as_json)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # once is enough: a second one would cut the orderly end short
     raise KeyboardInterrupt
 
 

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import re
-import types
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
 from jobs.cli.models import show_table
-from jobs.cli.run import BAD_SPEC, stop
+from jobs.cli.run import stop
+from jobs.exit_codes import BAD_SPEC
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +57,7 @@ def _in_short(task: "type[Task]") -> dict[str, Any]:
 
 
 def _in_full(task: "type[Task]") -> dict[str, Any]:
-    from pipelines.describing import meaning
+    from pipelines.describing import meaning, plain_default, type_in_words
 
     return _in_short(task) | {
         "contents": [
@@ -67,8 +67,8 @@ def _in_full(task: "type[Task]") -> dict[str, Any]:
         "options": [
             {
                 "name": field.name,
-                "type": _option_type(field.type),
-                "default": _plain(field.default),
+                "type": type_in_words(field.type),
+                "default": plain_default(field),
                 "help": meaning(field),
             }
             for field in dataclasses.fields(task)
@@ -121,8 +121,9 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 def _described(field: "pa.Field") -> dict[str, Any]:
     from pipelines.describing import meaning
+    from pipelines.tensors import type_name
 
-    return {"name": field.name, "type": _column_type(field.type), "help": meaning(field)}
+    return {"name": field.name, "type": type_name(field.type), "help": meaning(field)}
 
 
 def _example(architecture: str) -> tuple[str | None, "PerceiverConfig"]:
@@ -135,34 +136,11 @@ def _example(architecture: str) -> tuple[str | None, "PerceiverConfig"]:
     return None, PerceiverConfig(architectures=(architecture,))
 
 
-def _option_type(kind: Any) -> str:
-    """A type as a job file's reader would say it."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " | ".join(map(str, inner))
-    if origin in (Union, types.UnionType):
-        return " | ".join(_option_type(one) for one in inner)
-    if origin is tuple:
-        return f"[{', '.join('...' if one is ... else _option_type(one) for one in inner)}]"
-    if dataclasses.is_dataclass(kind):
-        return "{" + ", ".join(field.name for field in dataclasses.fields(kind)) + "}"
-    return "null" if kind is type(None) else str(kind.__name__)
-
-
 def _column_type(kind: "pa.DataType") -> str:
     from pipelines.tensors import is_tensor
 
     name = f"{kind.value_type} {list(kind.shape)}" if is_tensor(kind) else str(kind).replace("item: ", "")
     return re.sub(r"\bfloat\b", "float32", re.sub(r"\bdouble\b", "float64", name))
-
-
-def _plain(default: Any) -> Any:
-    """A default as JSON has it."""
-    if default is dataclasses.MISSING:
-        return None
-    return json.loads(
-        json.dumps(default, default=lambda value: dataclasses.asdict(value))  # noqa: PLW0108  # typed
-    )
 
 
 def _show_list(rows: list[dict[str, Any]]) -> None:

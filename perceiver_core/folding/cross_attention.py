@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from perceiver_core.attention import PerceiverLayer
+from perceiver_core.errors import PerceiverError
 from perceiver_core.folding.algebra import Affine, attended_tokens, constant_queries
 from perceiver_core.folding.stack import FoldedMLP
 from perceiver_core.folding.tokens import Positions
@@ -45,7 +46,7 @@ class ConstantPart:
     token: Tensor  #: (C,) float64
 
 
-class FoldError(ValueError):
+class FoldError(PerceiverError, ValueError):
     """A model that cannot be folded, or is not any more the one that was."""
 
 

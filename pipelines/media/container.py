@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 
+from perceiver_core.errors import PerceiverError
 from pipelines.limits import STANDARD, Limits
 
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
@@ -20,7 +21,7 @@ EBML, SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 S = TypeVar("S", VideoStream, AudioStream)
 
 
-class MediaError(ValueError):
+class MediaError(PerceiverError, ValueError):
     """Something is wrong with the bytes; the message says what was expected, what came and what to do."""
 
 

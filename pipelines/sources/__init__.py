@@ -8,12 +8,13 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from perceiver_core.errors import PerceiverError
 from pipelines.contents import Content
 from pipelines.items import Item, member_id
 from pipelines.limits import Limits
 
 
-class SourceError(ValueError):
+class SourceError(PerceiverError, ValueError):
     """An item isn't in its table, tar or folder as it should be."""
 
 

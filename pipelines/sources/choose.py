@@ -65,7 +65,7 @@ def choose(
     try:
         first = _first(wanted.uris, tuple(suffix for kind in kinds for suffix in kind))
     except InputError as error:
-        raise InputError(f"{error}{_hint(wanted)}") from error
+        raise InputError(f"{error}{_hint(wanted)}", error.found) from error
     mine = next((kind for kind in kinds if first.lower().endswith(kind)), None)
     others = tuple(suffix for kind in kinds if kind != mine for suffix in kind)
     if mine is not None and mine in _TABLES:

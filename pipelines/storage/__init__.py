@@ -15,10 +15,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from perceiver_core.errors import PerceiverError
+
 _OF_DISK = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
 
 
-class OutputError(OSError):
+class OutputError(PerceiverError, OSError):
     """The output can't be read or written as it must be."""
 
 
@@ -136,9 +138,12 @@ def check_conditions(storage: Storage) -> None:
         storage.delete(name)
 
 
-def open_storage(uri: str) -> Storage:
-    """The storage of an output's path or URI; nothing is touched yet, nor is its driver looked for."""
+def open_storage(uri: str, patience_s: float | None = None) -> Storage:
+    """The storage of an output's path or URI; nothing is touched yet, nor is its driver looked for.
+
+    A bucket that fails in passing is asked again for `patience_s`, by default for as long as a run can wait.
+    """
     from pipelines.storage.local import LocalStorage
     from pipelines.storage.objects import ObjectStorage
 
-    return ObjectStorage(uri.rstrip("/")) if "://" in uri else LocalStorage(os.path.abspath(uri))
+    return ObjectStorage(uri.rstrip("/"), patience_s) if "://" in uri else LocalStorage(os.path.abspath(uri))

@@ -40,6 +40,7 @@ class ObjectStorage:
     """S3, GCS and Azure by their fsspec drivers, each with the credentials of the environment."""
 
     uri: str
+    patience_s: float | None = None  #: by default transient.PATIENCE_S
 
     @property
     def arrow(self) -> Any:
@@ -180,8 +181,9 @@ class ObjectStorage:
     def _tried(self, name: str, what: str, request: Callable[[], _T], missing: bool = False) -> _T:
         """What the store answers, asked again while it fails in passing. With `missing`, files may be missing."""
         uri = self.where(name) if name else self.uri
+        patience = transient.PATIENCE_S if self.patience_s is None else self.patience_s
         try:
-            return transient.retrying(transient.PATIENCE_S)(request)
+            return transient.retrying(patience)(request)
         except (InputError, OutputError):
             raise
         except Exception as error:
@@ -193,7 +195,7 @@ class ObjectStorage:
                     "output.uri."
                 ) from error
             advice = (
-                f"It was tried for {transient.PATIENCE_S:.0f} s: once its store answers, run the job again to resume."
+                f"It was tried for {patience:.0f} s: once its store answers, run the job again to resume."
                 if transient.is_transient(error)
                 else "Check the address and what the credentials in the environment allow, then run the job again to "
                 "resume."

@@ -1,5 +1,6 @@
 """The tasks: what a model does to one item. One file each; this tuple is the whole list."""
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
@@ -112,4 +113,7 @@ def task_named(name: str) -> type[Task]:
     for task in TASKS:
         if task.name == name:
             return task
-    raise ValueError(f"No such task: {name}. The tasks are: {', '.join(task.name for task in TASKS)}.")
+    names = [task.name for task in TASKS]
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"No such task: {name}.{meant} The tasks are: {', '.join(names)}.")

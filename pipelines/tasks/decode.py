@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from perceiver_core.config import PerceiverConfig
+from perceiver_core.errors import PerceiverError
 from pipelines import multimodal, pictures
 from pipelines.contents import LATENTS, Content
 from pipelines.describing import column, option
@@ -33,7 +34,7 @@ _MASKED, _FLOW = "PerceiverForMaskedLM", "PerceiverForOpticalFlow"
 _LABELS_ONLY = (*pictures.ARCHITECTURES, "PerceiverForSequenceClassification")
 
 
-class LatentsError(ValueError):
+class LatentsError(PerceiverError, ValueError):
     """Something is wrong with a tensor; the message says what was expected, what came and what to do."""
 
 

@@ -22,8 +22,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import psutil
 
-from jobs.run import run_job
-from jobs.spec import InputSpec, JobSpec, ModelSpec, OutputSpec
+from jobs.attempt import run_job
+from jobs.spec import InputSpec, Job, ModelSpec, OutputSpec
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from tests.clips import write_clip
 from tests.conftest import save_tiny
@@ -92,7 +92,7 @@ def _measured(folder: Path, clips: int) -> int:
 
 
 def _run(media: Path) -> None:
-    job = JobSpec(
+    job = Job(
         name="memory",
         task=Zeros.name,
         model=ModelSpec(checkpoint=str(media.parent.parent / "weights")),

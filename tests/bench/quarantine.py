@@ -22,7 +22,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.run import run_job
+from jobs.attempt import run_job
 from jobs.spec import parse_job
 from pipelines import reader
 from tests.bench.orchestration import cpu_of

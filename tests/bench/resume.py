@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs import run
+from jobs import attempt
 from jobs.spec import parse_job
 from pipelines.sink import COMMIT, Sink
 from tests.pipelines.committing import NoProgress
@@ -124,9 +124,9 @@ def _generate(folder: Path, shards: int, missing: int) -> None:
 
 
 def _until(folder: Path, reached: Any) -> None:
-    run._execute = reached
+    attempt.execute = reached
     try:
-        run.run_job(_job(folder), NoProgress())
+        attempt.run_job(_job(folder), NoProgress())
     except _ReachedError:
         return
     raise AssertionError("the run did not come to its work")

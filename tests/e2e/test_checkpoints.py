@@ -38,9 +38,14 @@ def test_a_checkpoint_from_a_url(
     (tmp_path / "media").mkdir()
     write_clip(tmp_path / "media/clip.mp4", frames=5)
     job = write_job(tmp_path, tmp_path / "media", checkpoint)
+    monkeypatch.setenv("A_TOKEN", "canary-0123")
+    url += "?token=${env:A_TOKEN}"
     done = perceive("run", job, "-o", f"model.checkpoint={url}")
     assert done.returncode == 0, done.stderr
     assert "MB of the checkpoint: " in done.stderr
+    stored = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in stored if b"canary-0123" in path.read_bytes()]
+    assert "canary-0123" not in done.stdout + done.stderr
     assert len(list((tmp_path / "cache/checkpoints").iterdir())) == 1
     (run,) = (path.parent for path in (tmp_path / "out/runs").glob("*/run.json"))
     assert f"checkpoint: {url}\n" in (run / "spec.yaml").read_text()

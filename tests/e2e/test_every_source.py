@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-import jobs.run
+import jobs.attempt
 from cluster.local import Resources
 from jobs.cli import main
 from perceiver_core.checkpoint import inspect
@@ -123,7 +123,7 @@ def perceive(ray_here: Resources, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def here(cpus: int | None = None, gpus: int | None = None) -> Iterator[Resources]:
         yield ray_here
 
-    monkeypatch.setattr(jobs.run, "local_ray", here)
+    monkeypatch.setattr(jobs.attempt, "local_ray", here)
 
     def call(job: Path) -> str:
         done = CliRunner().invoke(main, ["run", str(job), "--json"])

@@ -1,4 +1,4 @@
-"""Runs as jobs.run makes them, but for Ray: the stages are called one after the other, in this process."""
+"""Runs as jobs.attempt makes them, but for Ray: the stages are called one after the other, in this process."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pytest
 
-from jobs import lease, run
+from jobs import attempt, lease
 from jobs.resolve import Resolved
 from pipelines import commit_points, stages
 from pipelines.decode_child import packed
@@ -36,9 +36,9 @@ _predicts: dict[Any, Predict] = {}
 
 
 def execute(
-    resolved: Resolved, missing: pa.Table, sink: Sink, take: Callable[[Commit], None], *_: Any
+    resolved: Resolved, missing: pa.Table, sink: Sink, take: Callable[[Commit], bool], *_: Any
 ) -> None:
-    """What jobs.run._execute does."""
+    """What jobs.attempt.execute does."""
     job = resolved.job
     known = (job.options, resolved.model)
     if known not in _predicts:
@@ -48,7 +48,8 @@ def execute(
         for row in range(missing.num_rows):
             block = _predicts[known](decode.shard(spans_of(missing.slice(row, 1))))
             for commit in write_part(block, sink).to_pylist():
-                take(Commit(**commit))
+                if not take(Commit(**commit)):
+                    return
 
 
 class Killed(BaseException):
@@ -78,8 +79,8 @@ class Kill:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Kill:
-    """Have jobs.run run here, and be killed at will."""
-    monkeypatch.setattr(run, "_execute", execute)
+    """Have jobs.attempt run here, and be killed at will."""
+    monkeypatch.setattr(attempt, "execute", execute)
     monkeypatch.setattr(stages, "Decoder", NearDecoder)
     # Who was killed here has this process's number, and it lives.
     monkeypatch.setattr(lease.Holder, "known_dead", lambda _: True)

@@ -21,11 +21,11 @@ from hypothesis.stateful import (
 )
 
 from jobs import events
+from jobs.attempt import RunResult, run_job
 from jobs.budget import ErrorBudgetError
 from jobs.garbage import collect
 from jobs.quarantine import errors, grouped, retry_errors
-from jobs.run import RunResult, run_job
-from jobs.spec import JobSpec, SpecError, parse_job
+from jobs.spec import Job, SpecError, parse_job
 from pipelines import commit_points, reader
 from pipelines.storage import open_storage
 from tests.faults.ledger import balance
@@ -61,7 +61,7 @@ class Bucket:
         self.times = 0
 
     @property
-    def job(self) -> JobSpec:
+    def job(self) -> Job:
         return parse_job(self.document)
 
     def put(self, name: str, text: bytes) -> None:

@@ -1,5 +1,6 @@
 """Where checkpoints come from: folders, URLs and hub ids, and what is fetched of them."""
 
+import base64
 import functools
 import http.server
 import inspect
@@ -10,7 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import parse_qs, quote, urlsplit
 
 import fsspec
 import huggingface_hub
@@ -436,3 +440,82 @@ def test_fetching_needs_no_torch(served):
         "assert not {'torch', 'transformers', 'ray'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """The address of a web server that wants a token in the query, or a password, and what it was asked for."""
+
+    class Locked(http.server.SimpleHTTPRequestHandler):
+        asked: ClassVar[list[str]] = []
+
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            type(self).asked.append(self.path)
+            basic = "Basic " + base64.b64encode(f"reader:{SECRET}".encode()).decode()
+            query = parse_qs(urlsplit(self.path).query)
+            if query.get("token") == [SECRET] or self.headers.get("Authorization") == basic:
+                super().do_GET()
+            else:
+                self.send_error(403, f"no {self.path}")
+
+        def do_HEAD(self):
+            self.send_error(405)
+
+    shutil.copytree(DEMO, tmp_path / "served/demo")
+    handler = functools.partial(Locked, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}/demo", Locked.asked
+        server.shutdown()
+        thread.join()
+
+
+SECRET = "s3cr3t-canary-0123"
+
+
+@pytest.mark.parametrize(
+    "form", ["http://{place}?token=${{env:A_TOKEN}}", "http://reader:${{env:A_TOKEN}}@{place}"]
+)
+def test_a_reference_is_resolved_when_it_is_fetched_and_kept_nowhere(form, locked, cache, monkeypatch):
+    place, asked = locked
+    url = form.format(place=place)
+    monkeypatch.delenv("A_TOKEN", raising=False)
+    refuses(r"refers to the environment variable A_TOKEN, which is not set here\. Set it where", url)
+    monkeypatch.setenv("A_TOKEN", "short")
+    refuses("expected a secret of at least 8 characters, got 5", url)
+    assert asked == []
+    monkeypatch.setenv("A_TOKEN", SECRET)
+    found = checkpoint.inspect(url)
+    assert found.digest == checkpoint.inspect("demo").digest
+    assert found.path.parent == cache
+    kept = b"".join(path.read_bytes() for path in cache.rglob("*") if path.is_file())
+    assert SECRET.encode() not in kept
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "http://{place}/nowhere?token=${{env:A_TOKEN}}",
+        "http://{place}?other=${{env:A_TOKEN}}",
+        "http://writer:${{env:A_TOKEN}}@{place}",
+        "http://127.0.0.1:1/x?token=${{env:A_TOKEN}}",
+        "http://[::1/x?token=${{env:A_TOKEN}}",
+    ],
+)
+@pytest.mark.parametrize("secret", [SECRET, "p@ss/w%rd+ä \"'", "?a=b&c#d12345"])
+def test_no_error_tells_what_a_reference_stands_for(form, secret, locked, cache, monkeypatch):
+    monkeypatch.setenv("A_TOKEN", secret)
+    url = form.format(place=locked[0])
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint_folder(url)
+    whole = "".join(traceback.format_exception(caught.value))
+    for said in (str(caught.value), whole):
+        assert "${env:A_TOKEN}" in said
+        assert not any(
+            form in said for form in (secret, quote(secret, safe=""), quote(secret), repr(secret)[1:-1])
+        )

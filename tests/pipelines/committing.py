@@ -1,4 +1,4 @@
-"""What jobs.run does around the stages, for tests of the pipeline alone."""
+"""What jobs.attempt does around the stages, for tests of the pipeline alone."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -51,7 +51,7 @@ class ModelLess(Predict):
 
 @dataclass(frozen=True)
 class CopyingRun:
-    """A plan and where it goes, as jobs.run would set them up."""
+    """A plan and where it goes, as jobs.attempt would set them up."""
 
     plan: pa.Table
     sink: Sink

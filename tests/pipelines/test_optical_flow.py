@@ -313,7 +313,9 @@ def test_a_full_disk_leaves_no_half_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pipelines.flows.write_flo", full)
-    with pytest.raises(OutputError, match=r"can't be written to: No space left.*Make room.*run the job again"):
+    with pytest.raises(
+        OutputError, match=r"can't be written to: No space left.*Make room.*run the job again"
+    ):
         ended(plan, sink, task, task.format, 1)
     assert list(sink.storage.names("flow")) == list(sink.storage.names("runs/tmp")) == []
 

@@ -96,7 +96,7 @@ def test_a_job_names_what_is_wrong_with_its_points() -> None:
         "input": {"uri": "in"},
         "output": {"uri": "out"},
     }
-    with pytest.raises(SpecError, match=r"options\.points\.Points\.gird: no such option"):
+    with pytest.raises(SpecError, match=r"options\.points\.gird: no such option\. Did you mean grid\?"):
         parse_job(job | {"options": {"points": {"gird": 2}}})
     with pytest.raises(SpecError, match=r"points must be all, .*; got grid and random"):
         parse_job(job | {"options": {"points": {"grid": 2, "random": 3}}})

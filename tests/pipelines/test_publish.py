@@ -38,7 +38,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def end(run: CopyingRun, format: Format | None = None) -> Manifest:
-    """What jobs.run does from the last commit on."""
+    """What jobs.attempt does from the last commit on."""
     run.sink.storage.prepare()
     manifest = closed(run.sink)
     if manifest is None:

@@ -12,8 +12,14 @@ class Told(Meter):
 
     counts: Counts = field(default_factory=Counts)
 
-    def add(self, stage: str, windows: int) -> None:
-        self.counts.add(stage, windows)
+    def add(self, stage: str, windows: int, busy_s: float = 0.0) -> None:
+        self.counts.add(stage, windows, busy_s)
+
+    def read(self) -> dict[str, int]:
+        return self.counts.read()
+
+    def busy(self) -> dict[str, float]:
+        return self.counts.busy()
 
     def tell(self, kind: str, **fields: Any) -> None:
         self.counts.tell(kind, fields)

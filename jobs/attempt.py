@@ -1,40 +1,51 @@
 """Runs: which one a job is in its output, and one attempt of it: do what is missing, close the account."""
 
 import json
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
 import pyarrow as pa
 
+from cluster.joined import joined_ray
 from cluster.local import cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
+from jobs.errors import of_cluster
 from jobs.events import Events, recorded
-from jobs.fingerprint import changes, fingerprint, recipe, run_id
+from jobs.exit_codes import DONE, QUARANTINED
+from jobs.fingerprint import fingerprint
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
-from jobs.planning import Planned, listed, plan_all, plan_changed
-from jobs.records import Kind, Record, current, read_record, read_table, write_record
+from jobs.pace import Marks
+from jobs.planning import Planned, listed, new_record, plan_of, refusal, sink_of, windows_of
+from jobs.records import Record, current, read_table, write_record
 from jobs.resolve import Resolved, resolve
-from jobs.spec import JobSpec, SpecError
+from jobs.spec import Job
+from jobs.store import RunStore
+from jobs.telling import told_to
 from pipelines.commits import Commits, forget
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.decoding import Decoder
 from pipelines.index import read_quarantine
-from pipelines.listing import compare
 from pipelines.manifest import Manifest, closed, newest, numbered
 from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
+from pipelines.pools import Node
 from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink
 from pipelines.storage import OutputError, Storage, check_conditions, open_storage
 from pipelines.supersede import carry, nothing
 from pipelines.watchdog import Watch
+
+_DIED = (
+    "Ray's {} died, as it does where the kernel ends it because memory is short (dmesg says so), or somebody else "
+    "does. What is committed stays."
+)
 
 __all__ = ["ErrorBudgetError", "RunResult", "go_on", "run_job"]
 
@@ -59,39 +70,79 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 done, 3 done with quarantined rows."""
-        return 3 if self.quarantined else 0
+        return QUARANTINED if self.quarantined else DONE
 
 
-def run_job(job: JobSpec, progress: Progress, supersede: bool = False) -> RunResult:
+def run_job(
+    job: Job,
+    progress: Progress,
+    supersede: bool = False,
+    store: RunStore | None = None,
+    ray_address: str | None = None,
+) -> RunResult:
     """Execute one attempt of the job here, to its end.
 
     The same job on the same output resumes its run. Another one, or another input, is refused unless `supersede`: then
-    it goes on from the table that is there where only the input has changed, and else takes its place.
+    it goes on from the table that is there where only the input has changed, and else takes its place. It is told to
+    the `store`. With `ray_address`, it runs on that cluster, of which this machine is a node.
 
     Raises SpecError before anything is written, LeaseError where another run works on the output, ErrorBudgetError
     where more items fail than the job allows; KeyboardInterrupt leaves the run resumable.
     """
     began = time.monotonic()
-    resolved = resolve(job, progress)
+    if ray_address is None:
+        return _run_on(None, job, progress, supersede, store, began)
+    lost = partial(_gave_up, progress)
+    with of_cluster(), joined_ray(ray_address, lost) as cluster:
+        return _run_on(cluster.nodes, job, progress, supersede, store, began)
+
+
+def _run_on(
+    nodes: tuple[Node, ...] | None,
+    job: Job,
+    progress: Progress,
+    supersede: bool,
+    store: RunStore | None,
+    began: float,
+) -> RunResult:
     storage = open_storage(job.output.uri)
-    listing = listed(resolved.source, progress)
+    found = which(job, progress, supersede, nodes)
+    record, resolved = found.record, found.resolved
+    if found.table:
+        return _end(found.table, record, resolved, storage, 0, began)
+    before = wait_until_free(storage, progress.say)
+    table = newest(storage)
+    if table and table.run_id == record.run_id:  # files of the table are gone
+        forget(sink_of(storage, record, resolved, attempts(storage, record.run_id)))
+    planned = plan_of(record, resolved, storage, found.listing, progress)
+    return go_on(record, planned, resolved, before, progress, began, store)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Which run a job is in its output."""
+
+    resolved: Resolved
+    listing: pa.Table  #: of the input as it is
+    record: Record  #: the run's, in the output or to be
+    table: Manifest | None  #: of a run that is closed: nothing is left to do
+
+
+def which(
+    job: Job, progress: Progress, supersede: bool = False, nodes: tuple[Node, ...] | None = None
+) -> Found:
+    """Which run the job is in its output; nothing is written. Raises SpecError, also where that is another's."""
+    resolved = resolve(job, progress, nodes)
+    storage = open_storage(job.output.uri)
+    listing = listed(resolved.source, progress, job.input.limit)
     what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
     known = current(storage)
     if known and known.fingerprint == what:
-        sink = _sink(storage, known, resolved, attempts(storage, known.run_id))
-        manifest = closed(sink)
-        if manifest:
-            return _end(manifest, known, resolved, storage, 0, began)
-        before = wait_until_free(storage, progress.say)
-        table = newest(storage)
-        if table and table.run_id == known.run_id:  # files of the table are gone
-            forget(sink)
-        return go_on(known, None, resolved, before, progress, began)
+        table = closed(sink_of(storage, known, resolved, attempts(storage, known.run_id)))
+        return Found(resolved, listing, known, table)
     if known and not supersede:
-        raise _refusal(storage, known, what, listing)
-    before = wait_until_free(storage, progress.say)
-    record, planned = _planned(known is None, resolved, storage, what, listing, progress)
-    return go_on(record, planned, resolved, before, progress, began)
+        raise refusal(storage, known, what, listing)
+    return Found(resolved, listing, new_record(known is None, storage, what), None)
 
 
 def go_on(
@@ -101,6 +152,7 @@ def go_on(
     before: Lease | None,
     progress: Progress,
     began: float,
+    store: RunStore | None = None,
 ) -> RunResult:
     """One attempt of a run, a new one if it comes with what is planned."""
     storage = open_storage(resolved.job.output.uri)
@@ -114,11 +166,16 @@ def go_on(
         if before and not storage.exists(f"runs/leases/{before.number:06d}.released"):
             dead = before.holder
             events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)
-        with recorded(events):
-            sink = _sink(storage, record, resolved, attempt)
-            plan = read_table(storage, record.run_id, "plan")  # also of one that was killed before it had all
-            manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
-        return _end(manifest, record, resolved, storage, to_do, began)
+        with told_to(store, record.run_id, resolved.job, attempt, progress.say) as told:
+            with recorded(events):
+                sink = sink_of(storage, record, resolved, attempt)
+                plan = read_table(
+                    storage, record.run_id, "plan"
+                )  # also of one that was killed before it had all
+                manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
+            result = _end(manifest, record, resolved, storage, to_do, began)
+            told(result.exit_code)
+        return result
 
 
 def _attempt(
@@ -135,7 +192,7 @@ def _attempt(
     budget = Budget(job, plan, sink.storage)
     windows = count_windows(plan)
     missing = by_shard(plan, commits.done)
-    to_do = windows - _windows_of(plan, commits.done)
+    to_do = windows - windows_of(plan, commits.done)
     events.note(
         "attempt_started",
         host=socket.gethostname(),
@@ -148,7 +205,7 @@ def _attempt(
         items=budget.items,
     )
 
-    def take(commit: Commit) -> None:
+    def take(commit: Commit) -> bool:
         check()
         commits.add(commit)
         events.note(
@@ -159,13 +216,14 @@ def _attempt(
             notes=json.loads(commit.notes or "{}"),
         )
         budget.add(commit)
+        return True
 
     try:
         for commit in commits.quarantined() if budget.most is not None else ():
             budget.add(commit)
         if missing.num_rows:
             progress.stage("windows", windows, done=windows - to_do)
-            _execute(resolved, missing, sink, take, events, progress, windows - to_do)
+            execute(resolved, missing, sink, take, events, progress, windows - to_do, windows)
             progress.at(windows)
     except ErrorBudgetError as error:
         events.note("budget_exceeded", items=budget.items, quarantined=budget.quarantined, message=str(error))
@@ -190,28 +248,28 @@ def _attempt(
     return manifest, to_do
 
 
-def _execute(
+def execute(
     resolved: Resolved,
     missing: pa.Table,
     sink: Sink,
-    take: Callable[[Commit], None],
+    take: Callable[[Commit], bool],
     events: Events,
     progress: Progress,
     before: int,
+    total: int,
 ) -> None:
-    """Do the shards that are missing; each commit is given to `take` as it is made."""
+    """Do the shards that are missing; each commit is given to `take` as it is made, which says whether to go on.
+
+    `before` of the `total` windows are done.
+    """
     job, pools = resolved.job, resolved.pools
 
     def lost(daemon: str) -> None:
-        why = (
-            f"Ray's {daemon} died, as it does where the kernel ends it because memory is short (dmesg says so), or "
-            "somebody else does. What is committed stays."
-        )
         with suppress(OutputError):
-            events.note("attempt_failed", error="DaemonError", message=why, traceback="")
-        progress.give_up(why)
+            events.note("attempt_failed", error="DaemonError", message=_DIED.format(daemon), traceback="")
+        _gave_up(progress, daemon)
 
-    with local_ray(cores(), resolved.gpus, lost):
+    with of_cluster(), local_ray(cores(), resolved.gpus, lost) if resolved.here else nullcontext():
         from pipelines import pipeline  # ray is only imported once its environment is set
 
         patience = job.compute.stall_minutes and job.compute.stall_minutes * 60
@@ -224,16 +282,19 @@ def _execute(
             job.limits,
             resolved.model,
             resolved.device,
-            max(1, cores() // pools.predict_workers),
+            _threads(resolved),
             sink,
             pools,
             meter,
             Watch(patience, lambda state: events.note("stalled", state=state)),
         )
-        with _shown(meter, progress, before, events), closing(pipeline.commits(dataset)) as made:
+        workers = pools.at_once(sum(cpus for cpus, _ in resolved.nodes), missing.num_rows)
+        marks = Marks(meter, events, before, total, workers)
+        with _shown(meter, progress, before, events, marks), closing(pipeline.commits(dataset)) as made:
             try:
                 for commit in made:
-                    take(commit)
+                    if not take(commit):
+                        break
             except Exception as error:
                 cause = pipeline.cause_of(error)
                 if cause is error:
@@ -241,8 +302,19 @@ def _execute(
                 raise cause from error
 
 
+def _threads(resolved: Resolved) -> int:
+    """What each worker that holds the model computes with: its share of the largest node, where all are alike."""
+    most = max(cpus for cpus, _ in resolved.nodes)
+    each = math.ceil(resolved.pools.predict_workers / len(resolved.nodes))
+    return max(1, int(most) // each)
+
+
+def _gave_up(progress: Progress, daemon: str) -> None:
+    progress.give_up(_DIED.format(daemon))
+
+
 @contextmanager
-def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Iterator[None]:
+def _shown(meter: Meter, progress: Progress, before: int, events: Events, marks: Marks) -> Iterator[None]:
     """Show what the model has done, and note what workers tell, twice a second, while the block runs."""
     stop = threading.Event()
 
@@ -257,6 +329,10 @@ def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Ite
                 progress.at(before + meter.read().get("predict", 0))
                 for told in meter.heard():
                     events.note(told.pop("kind"), at=told.pop("time"), **told)
+                if last:
+                    marks.note()
+                else:
+                    marks.look()
                 events.tick()
 
     thread = threading.Thread(target=show, daemon=True)
@@ -268,71 +344,12 @@ def _shown(meter: Meter, progress: Progress, before: int, events: Events) -> Ite
         thread.join()
 
 
-def _refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
-    then = read_table(storage, known.run_id, "inputs")
-    named = "; ".join(changes(known.fingerprint, what, then, listing))
-    table = newest(storage)
-    if table and recipe(known.fingerprint) == recipe(what):
-        does = "do what is new or changed, and leave out what is gone"
-    else:
-        does = "put this job's table in place of that one"
-    return SpecError(
-        f"output: {storage.uri} already holds run {known.run_id}, which differs from this job: {named}. Choose another "
-        f"output.uri, run the job as it was to resume it, or add --supersede to {does}."
-    )
-
-
-def _planned(
-    first: bool,
-    resolved: Resolved,
-    storage: Storage,
-    what: dict[str, Any],
-    listing: pa.Table,
-    progress: Progress,
-) -> tuple[Record, Planned | None]:
-    """A new run: of a new output, or one that supersedes what is there."""
-    base = None if first else newest(storage)
-    table = base and read_record(storage, base.run_id)
-    kind: Kind = "first" if first else "all"
-    if table and recipe(table.fingerprint) == recipe(what):
-        kind = "changed"
-    number = base.number if base else None
-    record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
-    begun = read_record(storage, record.run_id)
-    if begun:  # and superseded before it was done, by one that wasn't done either
-        return begun, None
-    if base is None or kind == "all":
-        return record, plan_all(resolved, listing, progress)
-    changed = compare(read_table(storage, base.run_id, "inputs"), listing)
-    return record, plan_changed(resolved, listing, changed, base, storage, progress)
-
-
-def _sink(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
-    job = resolved.job
-    return Sink(
-        storage=storage,
-        run_id=record.run_id,
-        attempt=attempt,
-        format="arrow" if job.options.staged else job.format,
-        columns=resolved.columns,
-        about=json.dumps({"job": job.name, "run_id": record.run_id, **record.fingerprint}),
-        staged=job.options.staged,
-        again=record.kind != "first",
-    )
-
-
-def _windows_of(plan: pa.Table, done: np.ndarray) -> int:
-    """How many windows these shards have."""
-    spans = done[plan["shard"].to_numpy()]
-    return int((plan["stop"].to_numpy() - plan["first"].to_numpy())[spans].sum())
-
-
 def _end(
     manifest: Manifest, record: Record, resolved: Resolved, storage: Storage, windows_now: int, began: float
 ) -> RunResult:
     """What is left to do for a closed run, and how it ended."""
     job = resolved.job
-    sink = _sink(storage, record, resolved, attempts(storage, record.run_id))
+    sink = sink_of(storage, record, resolved, attempts(storage, record.run_id))
     most = allowed(job, manifest.items)
     if most is not None and manifest.items_quarantined > most:
         row = read_quarantine(storage, manifest.quarantine).to_pylist()[0]

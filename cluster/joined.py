@@ -1,0 +1,76 @@
+"""A Ray cluster that is there already, joined for the length of a run by a process of one of its nodes."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cluster.errors import ClusterError
+from cluster.local import Resources
+
+_LOOK_S = 5.0
+
+
+@contextmanager
+def joined_ray(address: str, lost: Callable[[str], None] = lambda name: None) -> Iterator[Resources]:
+    """Join the cluster at an address (`auto`: this node's) for a `with` block. Raises ClusterError if there is none.
+
+    `lost` is called, in another thread, when its control store is gone, and should end the process: nothing
+    that has to do with Ray returns then.
+    """
+    # So long a driver that was killed keeps its share of the cluster; by default 180 s (2.60), in which who resumes its
+    # run on the same cluster gets too little to write anything.
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # what it logs as an error it also raises
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # see cluster/local.py
+    import ray
+
+    asked_to_stop = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        # Ray (2.60) puts its own there, which exits with 15: no orderly end.
+        signal.signal(signal.SIGTERM, asked_to_stop)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"There is no Ray cluster at {address} that this process could join: {error} It must run on one of the "
+            "cluster's nodes; from elsewhere, use perceive submit --target ray."
+        ) from error
+    try:
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        with _guarded(lost):
+            yield Resources(tuple((have.get("CPU", 0.0), have.get("GPU", 0.0)) for have in alive))
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _guarded(lost: Callable[[str], None]) -> Iterator[None]:
+    """Call `lost` when the control store does not answer for 45 s while the block runs."""
+    import ray
+
+    stop, silent = threading.Event(), 0.0
+
+    def look() -> None:
+        nonlocal silent
+        while not stop.wait(_LOOK_S):
+            answered = threading.Event()
+
+            def ask(answered: threading.Event = answered) -> None:
+                ray.nodes()
+                answered.set()
+
+            threading.Thread(target=ask, daemon=True).start()
+            silent = 0.0 if answered.wait(_LOOK_S) else silent + 2 * _LOOK_S
+            if silent >= 45 and not stop.is_set():
+                lost("control store")
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,48 @@
+"""perceive list: which runs there are."""
+
+import dataclasses
+import json
+
+import click
+
+from jobs.cli.run import ending
+
+
+@click.command(name="list")
+@click.option(
+    "--from", "outputs", multiple=True, metavar="OUTPUT", help="Bring the runs of an output here first."
+)
+@click.option("--state", "states", multiple=True, help="Only runs in this state; may be given several times.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Runs shown at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_runs(outputs: tuple[str, ...], states: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Show the runs that were started or submitted from here, those first that were last heard of.
+
+    Runs that others started are found in their outputs: --from s3://bucket/out. The list says what is known without
+    asking; perceive status RUN asks, and the list knows it from then on.
+    """
+    with ending(None, as_json):
+        from jobs.finding import adopt
+        from jobs.spec import SpecError
+        from jobs.states import STATES
+        from jobs.store import RunStore, state_folder
+
+        for state in states:
+            if state not in STATES:
+                raise SpecError(f"--state {state}: there is no such state. There are: {', '.join(STATES)}.")
+        store = RunStore(state_folder())
+        for output in outputs:
+            adopt(output, store)
+        runs = store.list([state for state in STATES if state in states], limit)
+    if as_json:
+        click.echo(json.dumps({"runs": [dataclasses.asdict(run) for run in runs]}))
+        return
+    if not runs:
+        click.echo("No runs. Next: perceive init, or perceive list --from OUTPUT.")
+        return
+    for run in runs:
+        when = run.updated[:16].replace("T", " ")
+        click.echo(
+            f"{run.run_id}  {run.state:<9}  {when}  {run.name:<20} {run.output}  {run.target}".rstrip()
+        )
+    click.echo(f"Next: perceive status {runs[0].run_id}")

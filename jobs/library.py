@@ -1,0 +1,74 @@
+"""The library: what the command line does, for Python, with typed results. Quiet unless it is given a progress."""
+
+from collections.abc import Iterable
+
+from jobs.attempt import RunResult, run_job
+from jobs.estimate import Plan
+from jobs.estimate import plan as planned
+from jobs.finding import find, refreshed
+from jobs.following import stop as stopped
+from jobs.spec import Job
+from jobs.status import Status
+from jobs.store import Run, RunStore, state_folder
+from jobs.submission import resubmit
+from jobs.submission import submit as submitted
+from pipelines.meter import Progress, Quiet
+
+
+def run(
+    job: Job,
+    *,
+    supersede: bool = False,
+    ray_address: str | None = None,
+    progress: Progress = Quiet(),  # noqa: B008  # has no state
+) -> RunResult:
+    """Execute one attempt of a job in this process, to its end; the same job on the same output resumes its run.
+
+    With `ray_address` (auto, or host:port) on the Ray cluster that this machine is a node of. Raises PerceiverErrors:
+    jobs.errors lists them.
+    """
+    return run_job(job, progress, supersede, RunStore(state_folder()), ray_address)
+
+
+def plan(
+    job: Job,
+    *,
+    supersede: bool = False,
+    probe: bool = True,
+    usd_per_gpu_hour: float | None = None,
+    progress: Progress = Quiet(),  # noqa: B008  # has no state
+) -> Plan:
+    """What `run` would do and take, having done nothing; without `probe` no time and no size."""
+    return planned(job, progress, supersede=supersede, probe=probe, usd_per_gpu_hour=usd_per_gpu_hour)
+
+
+def submit(
+    job: Job,
+    target: str = "local",
+    *,
+    supersede: bool = False,
+    variables: Iterable[str] = (),
+    send_code: bool = True,
+    progress: Progress = Quiet(),  # noqa: B008  # has no state
+) -> Run:
+    """Hand a job to a target: "local", or "ray http://head:8265". Once, however often it is called."""
+    store = RunStore(state_folder())
+    return submitted(job, target, store, progress, supersede, variables, send_code)[0]
+
+
+def status(name: str) -> tuple[Run, Status]:
+    """A run as it is now, by its id or its beginning, its job's name, or its output's folder or URI."""
+    store = RunStore(state_folder())
+    return refreshed(find(name, store), store)
+
+
+def stop(name: str) -> Run:
+    """Ask a run to stop, as Ctrl-C does."""
+    store = RunStore(state_folder())
+    return stopped(find(name, store), store)
+
+
+def resume(name: str, target: str) -> Run:
+    """Hand a run that is not done to a target again."""
+    store = RunStore(state_folder())
+    return resubmit(find(name, store), target, store, Quiet())[0]
