@@ -169,9 +169,8 @@ def go_on(
         with told_to(store, record.run_id, resolved.job, attempt, progress.say) as told:
             with recorded(events):
                 sink = sink_of(storage, record, resolved, attempt)
-                plan = read_table(
-                    storage, record.run_id, "plan"
-                )  # also of one that was killed before it had all
+                # As it was kept: also of a run that was killed before it had all its record.
+                plan = read_table(storage, record.run_id, "plan")
                 manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
             result = _end(manifest, record, resolved, storage, to_do, began)
             told(result.exit_code)

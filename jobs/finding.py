@@ -10,10 +10,10 @@ from cluster.processes import LocalTarget
 from cluster.ray_jobs import RayTarget
 from cluster.target import Sent, Target
 from jobs.lease import attempts
+from jobs.observing import Status, observe
 from jobs.records import current, read_record, read_spec
 from jobs.spec import SpecError
 from jobs.states import AT_REST, State
-from jobs.status import Status, observe
 from jobs.store import Run, RunStore, UnknownRunError
 from pipelines.storage import Storage, open_storage
 

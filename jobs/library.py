@@ -7,8 +7,8 @@ from jobs.estimate import Plan
 from jobs.estimate import plan as planned
 from jobs.finding import find, refreshed
 from jobs.following import stop as stopped
+from jobs.observing import Status
 from jobs.spec import Job
-from jobs.status import Status
 from jobs.store import Run, RunStore, state_folder
 from jobs.submission import resubmit
 from jobs.submission import submit as submitted

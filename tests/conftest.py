@@ -15,6 +15,13 @@ from tests.strange import make_strange_media
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before any test imports ray: loopback only
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A run store that is nobody's."""
+    os.environ["PERCEIVER_STATE"] = str(tmp_path_factory.mktemp("state"))
+
+
 LABELS = ["apple", "bell", "cat", "drum"]
 
 

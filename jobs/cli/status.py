@@ -12,7 +12,7 @@ import click
 from jobs.cli.run import ending
 
 if TYPE_CHECKING:
-    from jobs.status import Status
+    from jobs.observing import Status
     from jobs.store import Run
 
 _EVERY_S = 2.0

@@ -227,3 +227,24 @@ def test_no_secret_goes_along(user: User) -> None:
     user.environment["MY_TOKEN"] = "planted-secret"
     said = user.does("submit", user.job("secret"), *user.target, "--env", "MY_TOKEN", code=2)
     assert "--env MY_TOKEN: what is called so is a secret" in said
+
+
+def test_a_dead_head_costs_an_attempt(model: Path, tmp_path: Path) -> None:
+    """The cluster is gone, and all that it knew; another one at its address goes on with the run."""
+    head = Head()
+    head.start()
+    try:
+        user = User(tmp_path, model, ["--address", head.address], head.environment)
+        sent = user.submits(slow(user, "beheaded"))
+        user.wait(sent["run_id"], "running", until=lambda found: found["shards_done"] >= 3)
+        head.kill()
+        seen = user.asks("status", sent["run_id"])
+        assert seen["state"] == "lost"
+        assert "does not answer" in user.does("status", sent["run_id"])
+        head.start()
+        again = user.asks("resume", sent["run_id"])
+        assert again["sent"]
+        user.does("attach", sent["run_id"], code=3)
+        assert len(rows(Path(sent["output"]))) == SLOW - 1
+    finally:
+        head.kill()

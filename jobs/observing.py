@@ -1,6 +1,5 @@
 """What became of a run: read from its output, where all of it is, and from the target that it was sent to."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,6 @@ from jobs.exit_codes import BAD_SPEC, BUDGET_EXCEEDED, DONE, FAILED, INTERRUPTED
 from jobs.lease import holder_of
 from jobs.pace import Pace, pace
 from jobs.states import State
-from pipelines.index import read_quarantine
 from pipelines.storage import Storage
 
 
@@ -96,9 +94,3 @@ def last_attempt(told: Sequence[dict[str, Any]]) -> Attempt:
         elif kind == "attempt_interrupted":
             found = replace(found, ended="stopped", message="Somebody stopped it.", exit_code=INTERRUPTED)
     return found
-
-
-def errors_by_class(storage: Storage, quarantine: Sequence[str]) -> dict[str, int]:
-    """How many rows of these quarantine files are of each class, the most first."""
-    rows = read_quarantine(storage, list(quarantine))
-    return dict(Counter(rows["error"].to_pylist()).most_common())
