@@ -85,7 +85,7 @@ def refreshed(run: Run, store: RunStore, tell: Callable[[str], None] = lambda _:
     while True:
         seen = observe(open_storage(run.output), run.run_id, _sent(run, store, tell), tell)
         state: State = seen.state
-        if run.state == "stopping" and state == "running":
+        if run.state == "stopping" and state in ("running", "submitted"):
             state = "stopping"
         changes: dict[str, Any] = {
             "attempt": max(seen.attempt.number, run.attempt),

@@ -59,7 +59,7 @@ def observe(
     elif state is None and sent and sent.state == "failed":
         state, message, code = ("failed" if sent.exit_code else "lost"), sent.message, FAILED
     elif state is None:
-        state, message, code = "lost", "It was killed, or its machine is gone.", FAILED
+        state, message, code = "lost", "It was killed, or its machine or its output is gone.", FAILED
     assert state is not None
     return Status(state, attempt, message, code, pace(told))
 

@@ -18,13 +18,14 @@ from jobs.cli.run import ending
 def list_runs(outputs: tuple[str, ...], states: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Show the runs that were started or submitted from here, those first that were last heard of.
 
-    Runs that others started are found in their outputs: --from s3://bucket/out. The list says what is known without
-    asking; perceive status RUN asks, and the list knows it from then on.
+    What becomes of those that are not at rest is looked up in their outputs. Runs that others started are found in
+    theirs: --from s3://bucket/out.
     """
     with ending(None, as_json):
-        from jobs.finding import adopt
+        from jobs.errors import PerceiverError
+        from jobs.finding import adopt, refreshed
         from jobs.spec import SpecError
-        from jobs.states import STATES
+        from jobs.states import AT_REST, STATES
         from jobs.store import RunStore, state_folder
 
         for state in states:
@@ -33,6 +34,11 @@ def list_runs(outputs: tuple[str, ...], states: tuple[str, ...], limit: int, as_
         store = RunStore(state_folder())
         for output in outputs:
             adopt(output, store)
+        for run in store.list([state for state in STATES if state not in AT_REST]):
+            try:
+                refreshed(run, store, _told)
+            except PerceiverError as error:  # one output that can't be read hides no other run
+                _told(f"{run.run_id}: {error}")
         runs = store.list([state for state in STATES if state in states], limit)
     if as_json:
         click.echo(json.dumps({"runs": [dataclasses.asdict(run) for run in runs]}))
@@ -46,3 +52,7 @@ def list_runs(outputs: tuple[str, ...], states: tuple[str, ...], limit: int, as_
             f"{run.run_id}  {run.state:<9}  {when}  {run.name:<20} {run.output}  {run.target}".rstrip()
         )
     click.echo(f"Next: perceive status {runs[0].run_id}")
+
+
+def _told(text: str) -> None:
+    click.echo(text, err=True)

@@ -68,7 +68,13 @@ class Head:
                 stderr=said,
                 text=True,
                 start_new_session=True,
-                env=os.environ | self.environment | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+                env=os.environ
+                | self.environment
+                | {
+                    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                    # An image's python is the one that has what is needed; so is this one.
+                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                },
             )
         self._wait_until_it_answers()
 

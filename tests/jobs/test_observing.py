@@ -81,7 +81,7 @@ def test_killed(storage: Storage) -> None:
     assert (found.state, found.exit_code, found.message) == (
         "lost",
         5,
-        "It was killed, or its machine is gone.",
+        "It was killed, or its machine or its output is gone.",
     )
 
 
