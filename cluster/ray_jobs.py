@@ -49,6 +49,12 @@ class RayTarget:
         alive = [row["resources_total"] for row in rows if row["state"] == "ALIVE"]
         return tuple((have.get("CPU", 0.0), have.get("GPU", 0.0)) for have in alive)
 
+    def ray_version(self) -> str:
+        """The Ray that the cluster runs."""
+        answer = self._asked(lambda client: client._do_request("GET", "/api/version"))
+        version: str = answer.json()["ray_version"]
+        return version
+
     def submit(self, submission: Submission) -> bool:
         if self.look(submission.id) is not None:
             return False

@@ -23,20 +23,28 @@ from jobs.exit_codes import DONE, FAILED
     help="Override a field: -o output.uri=s3://bucket/out",
 )
 @click.option("--store", metavar="URI", help="Look at this folder or bucket alone, as an output.")
+@click.option(
+    "--address", metavar="URL", help="Look at the Ray cluster whose head is there alone: http://head:8265"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
-def doctor(file: str | None, overrides: tuple[str, ...], store: str | None, as_json: bool) -> None:
+def doctor(
+    file: str | None, overrides: tuple[str, ...], store: str | None, address: str | None, as_json: bool
+) -> None:
     """Look whether all is here that a run needs; with FILE, a job, also at its checkpoint, input and output.
 
     Nothing of it stays behind. Exit codes: 0 well, also with warnings, 2 bad job, 5 something failed.
     """
-    if store is not None and file is not None:
-        raise click.UsageError("Give FILE or --store, not both: a job's output is looked at with it.")
+    if file is not None and (store is not None or address):
+        raise click.UsageError(
+            "Give FILE, or --store and --address: with a job its output is looked at, and a store or a cluster alone."
+        )
     from jobs.cli.run import ending
 
     began = time.monotonic()
     checks = []
     again = ["perceive", "doctor", *([file] if file else []), *(x for o in overrides for x in ("-o", o))]
-    with ending(shlex.join([*again, *(["--store", store] if store else [])]), as_json):
+    again += [*(["--store", store] if store else []), *(["--address", address] if address else [])]
+    with ending(shlex.join(again), as_json):
         from jobs.doctor import diagnose
         from jobs.spec import load_job
         from pipelines.secrets import check_no_secrets
@@ -44,7 +52,7 @@ def doctor(file: str | None, overrides: tuple[str, ...], store: str | None, as_j
         check_no_secrets(store or "")
         job = load_job(file, overrides) if file is not None else None
         with _told() as tell:
-            for check in diagnose(job, store, tell):
+            for check in diagnose(job, store, address, tell):
                 checks.append(check)
                 if not as_json:
                     tell("")

@@ -37,6 +37,11 @@ _DOES = {
 @click.option(
     "--price", type=click.FloatRange(0), metavar="USD_PER_GPU_HOUR", help="What an hour of a GPU costs."
 )
+@click.option(
+    "--address",
+    metavar="URL",
+    help="Plan for the Ray cluster whose head is there (http://head:8265), not for this machine; nothing is measured.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as one JSON object.")
 def plan(
     file: str,
@@ -46,6 +51,7 @@ def plan(
     no_fold: bool,
     no_probe: bool,
     price: float | None,
+    address: str | None,
     as_json: bool,
 ) -> None:
     """Say what perceive run would do with the job in FILE: its work and output, whether it fits, its time and size.
@@ -59,12 +65,18 @@ def plan(
     with ending(shlex.join(again), as_json) as give_up:
         from jobs import estimate
         from jobs.cli.progress import terminal_progress
+        from jobs.errors import of_cluster
+        from jobs.finding import target_named
         from jobs.spec import load_job
+        from jobs.store import RunStore, state_folder
 
-        job = load_job(file, overrides)
+        job, nodes = load_job(file, overrides), None
+        if address:
+            with of_cluster():
+                nodes = target_named(f"ray {address}", RunStore(state_folder())).nodes()
         with terminal_progress(give_up) as progress:
             found = estimate.plan(
-                job, progress, supersede=supersede, probe=not no_probe, usd_per_gpu_hour=price
+                job, progress, supersede=supersede, probe=not no_probe, usd_per_gpu_hour=price, nodes=nodes
             )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))

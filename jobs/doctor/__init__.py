@@ -20,15 +20,20 @@ __all__ = ["Check", "State", "diagnose"]
 
 
 def diagnose(
-    job: "Job | None" = None, store: str | None = None, tell: Callable[[str], None] = lambda name: None
+    job: "Job | None" = None,
+    store: str | None = None,
+    address: str | None = None,
+    tell: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Check]:
-    """Look at this machine, and at a job if there is one; or at a store alone. Yields each check as it is made.
+    """Look at this machine, and at a job if there is one; or at a store, or the Ray cluster at an address, alone.
 
+    Yields each check as it is made.
     `tell` hears the name of what is looked at, before.
     """
     from pipelines.secrets import redacted
 
-    probes = _of_store(store) if store is not None else [*_of_machine(), *(_of_job(job) if job else ())]
+    alone = [*(_of_store(store) if store is not None else ()), *(_of_cluster(address) if address else ())]
+    probes = alone or [*_of_machine(), *(_of_job(job) if job else ())]
     folder = _own_folder()
     try:
         for probe in probes:
@@ -111,4 +116,8 @@ def _of_store(uri: str) -> list[Probe]:
     return [Probe("store", store.store, advice, limit_s=180, given=(uri,))]
 
 
-# A Ray cluster's job API (--address) is another `_of_...` of Probes: reached, authorised, versions, resources.
+def _of_cluster(address: str) -> list[Probe]:
+    from jobs.doctor import ray_cluster
+
+    advice = "Check that the head's dashboard runs at that address, and that nothing between here and there drops it."
+    return [Probe("job API", ray_cluster.job_api, advice, given=(address,))]

@@ -248,3 +248,28 @@ def test_a_dead_head_costs_an_attempt(model: Path, tmp_path: Path) -> None:
         assert len(rows(Path(sent["output"]))) == SLOW - 1
     finally:
         head.kill()
+
+
+def test_a_cluster_is_looked_at_and_planned_for(model: Path, tmp_path: Path, head: Head) -> None:
+    user = User(tmp_path, model, [], head.environment)
+    checks = user.asks("doctor", "--address", head.address)["checks"]
+    assert [(one["name"], one["state"]) for one in checks] == [
+        ("job API", "ok"),
+        ("cluster's ray", "ok"),
+        ("cluster's nodes", "ok"),
+    ]
+    assert checks[2]["found"] == "1, with 4 CPUs and 0 GPUs."
+    plan = user.asks("plan", user.job("planned"), "--address", head.address)
+    assert (plan["nodes"], plan["items"], plan["seconds"]) == ([[4.0, 0.0]], 6, None)
+    too_many = user.does(
+        "plan",
+        tmp_path / "planned.yaml",
+        "--address",
+        head.address,
+        "-o",
+        "compute.decode_workers=99",
+        code=2,
+    )
+    assert "compute.decode_workers asks for 99 workers" in too_many
+    [failed] = user.asks("doctor", "--address", "http://127.0.0.1:9", code=5)["checks"]
+    assert (failed["state"], "does not answer" in failed["found"]) == ("failed", True)
