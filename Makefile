@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity sources clusters faults mutations fuzz lint type bench demo-checkpoint clean
+.PHONY: demo test e2e parity sources clusters faults mutations fuzz lint type bench demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+e2e: $(VENV)/.dev  ## every task through runs of perceive
+	$(BIN)/python -m pytest -m e2e
 
 parity: $(VENV)/.dev  ## every model against transformers at its published size, in float64
 	$(BIN)/python -m pytest -m published

@@ -13,6 +13,8 @@ from perceiver_core.checkpoint import inspect
 from tests.clips import write_clip
 from tests.e2e.command import perceive, write_job
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def url(checkpoint: Path) -> Iterator[str]:

@@ -8,6 +8,8 @@ import pytest
 from tests.clips import write_clip
 from tests.e2e.command import interrupt, perceive, start, wait_for, write_job
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def job(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

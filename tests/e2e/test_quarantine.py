@@ -10,6 +10,8 @@ from tests.e2e.command import perceive, write_job
 from tests.faults.ledger import balance
 from tests.pipelines.staging import save_head
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import re
 import shutil
 import time
@@ -14,8 +13,6 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow.dataset
-import pyarrow.ipc
 import pytest
 import torch
 
@@ -233,33 +230,6 @@ def long_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(folder / "b.mkv", frames=16 * 5, codec="libx265", audio_codec="libopus")
     (folder / "bad.mp4").write_text("no")
     return folder
-
-
-@pytest.mark.timeout(400)  # six runs and more, each with a Ray of its own
-def test_killed_at_random_instants_the_table_is_the_undisturbed_one(
-    long_media: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    began = time.monotonic()
-    assert perceive("run", write_job(tmp_path / "calm", long_media, checkpoint)).returncode == 3
-    took = time.monotonic() - began
-    job = write_job(tmp_path / "killed", long_media, checkpoint)
-    dice = random.Random(20261121)
-    for _ in range(5):
-        process = start("run", job)
-        time.sleep(dice.uniform(0.3, 1.0) * took * 0.9)
-        kill_tree(process)
-    done = perceive("run", job)
-    assert done.returncode == 3, done.stderr
-    calm, killed = (str(tmp_path / name / "out") for name in ("calm", "killed"))
-    expected, got = reader.dataset(calm).to_table(), reader.dataset(killed).to_table()
-    assert got.equals(expected)
-    glob = pyarrow.dataset.dataset(f"{killed}/data", format="ipc")
-    assert glob.count_rows() == expected.num_rows == 14 + 5
-    drop = ["attempt"]
-    assert reader.quarantine(killed).drop_columns(drop).equals(reader.quarantine(calm).drop_columns(drop))
-    assert perceive("gc", killed, "--grace", "0s").returncode == 0
-    assert len(list(Path(killed, "quarantine").iterdir())) == 1
-    assert reader.dataset(killed).to_table().equals(expected)
 
 
 def test_killed_while_mp4s_are_made_the_run_goes_on_from_there(

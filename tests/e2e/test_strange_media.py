@@ -11,6 +11,8 @@ from tests.e2e.command import perceive, write_job
 from tests.pipelines.tasks.tiny import FOURIER, save_class
 from tests.strange import LIMITS, PICTURES, STRANGE
 
+pytestmark = pytest.mark.e2e
+
 
 def test_every_item_is_accounted_for(strange_media: Path, checkpoint: Path, tmp_path: Path) -> None:
     limits = dataclasses.asdict(LIMITS)

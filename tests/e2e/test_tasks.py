@@ -24,6 +24,8 @@ from tests.conftest import LABELS
 from tests.e2e.command import perceive, write_job
 from tests.pipelines.tasks.tiny import FOURIER, save_class
 
+pytestmark = pytest.mark.e2e
+
 SHAPE = WindowShape(height=24, width=32)
 
 

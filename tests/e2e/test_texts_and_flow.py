@@ -19,6 +19,8 @@ from tests.clips import write_clip
 from tests.e2e.command import perceive, write_job
 from tests.pipelines.staging import save_head
 
+pytestmark = pytest.mark.e2e
+
 TEXTS = {"long": "Ein Männlein [MASK] steht im Walde. " * 4, "plain": "no mask", "short": "g[MASK]t"}
 
 

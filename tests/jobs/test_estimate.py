@@ -229,7 +229,7 @@ def test_a_price_is_gpus_times_hours(
 ) -> None:
     bucket = Bucket(tmp_path, texts_model)
     fill(bucket)
-    monkeypatch.setattr(resolve, "_gpus", lambda job: 2)
+    monkeypatch.setattr(resolve, "gpus_of", lambda job: 2)
     monkeypatch.setattr(resolve, "_dtype", lambda *_: "float32")
     monkeypatch.setattr(estimate, "_seconds", lambda *_: Range(1800, 3600, 7200))
     found = planned(bucket, price=2.5)

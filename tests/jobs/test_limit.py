@@ -148,5 +148,5 @@ def test_a_retry_of_a_limited_run_is_of_its_items(tmp_path: Path, texts_model: P
 
 def test_a_limit_is_a_number_of_items(tmp_path: Path, texts_model: Path) -> None:
     bucket = Bucket(tmp_path, texts_model)
-    with pytest.raises(SpecError, match=r"input\.limit: .*greater than or equal to 1 \(got 0\)"):
+    with pytest.raises(SpecError, match=r"input\.limit: expected at least 1; got 0\."):
         parse_job(bucket.document | limited(bucket, 0))
