@@ -229,6 +229,28 @@ def test_no_secret_goes_along(user: User) -> None:
     assert "--env MY_TOKEN: what is called so is a secret" in said
 
 
+def test_a_run_in_its_own_process_is_watched_stopped_and_resumed(model: Path, tmp_path: Path) -> None:
+    """What was not submitted is found by its output, and has no log but what happened to it."""
+    user = User(tmp_path, model, [], {})
+    job, out = slow(user, "here"), str(tmp_path / "out-here")
+    process = user.starts("run", job)
+    deadline = time.monotonic() + 120
+    while not list(Path(out).glob("runs/*/run.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    run = user.wait(out, "running", until=lambda found: found["shards_done"] >= 3)
+    user.does("stop", out)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert f"To resume: perceive run {job}" in said
+    assert "attempt_interrupted" in user.does("logs", out)
+    stopped = user.asks("status", run["run_id"])
+    assert (stopped["state"], stopped["exit_code"], stopped["target"]) == ("stopped", 130, "")
+    result = user.asks("resume", out, code=3)
+    assert (result["run_id"], result["attempt"]) == (run["run_id"], 2)
+    assert len(rows(Path(out))) == SLOW - 1
+
+
 def test_a_dead_head_costs_an_attempt(model: Path, tmp_path: Path) -> None:
     """The cluster is gone, and all that it knew; another one at its address goes on with the run."""
     head = Head()
