@@ -1,6 +1,7 @@
 """What several rooms' tests need: a tiny checkpoint, a few real clips, a Ray that stays on this machine."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from perceiver_core.checkpoint import save
 from tests.strange import make_strange_media
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before any test imports ray: loopback only
+# Before any test imports ray, which reads them once: loopback only, and a token for all Rays that tests start.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
 
 
 @pytest.fixture(scope="session", autouse=True)

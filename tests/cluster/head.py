@@ -1,7 +1,6 @@
 """A real Ray head on 127.0.0.1, with its job API and a token, in a process tree of its own."""
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -31,7 +30,7 @@ class Head:
 
     cpus: int = 4
     gpus: int = 0
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    token: str = field(default_factory=lambda: os.environ["RAY_AUTH_TOKEN"])  # this process's clients have it
     port: int = field(default_factory=free_port)
     process: "subprocess.Popen[str] | None" = None
 

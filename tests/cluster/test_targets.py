@@ -26,15 +26,11 @@ _numbers = count()
 
 
 @pytest.fixture(params=["local", "ray"])
-def target(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Target]:
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     if request.param == "local":
         yield LocalTarget(tmp_path / "state")
         return
     head: Head = request.getfixturevalue("head")
-    for name, value in head.environment.items():
-        monkeypatch.setenv(name, value)
     yield RayTarget(head.address)
 
 
@@ -169,7 +165,7 @@ def test_a_supervisor_that_is_killed_is_found_dead(tmp_path: Path) -> None:
     assert sent == Sent(submission.id, "failed", "It was killed, or this machine started anew.")
 
 
-def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there() -> None:
     address = f"http://127.0.0.1:{free_port()}"
     message = f"{address} does not answer .*the address of the head's dashboard, such as http://head:8265"
     with pytest.raises(ClusterError, match=message):
