@@ -98,14 +98,14 @@ def _job(folder: Path, checkpoint: Path) -> Path:
 
 def said_of(job: Job, slow: bool) -> list[str]:
     """Run it; what limits it, by every mark that was noted while there was work for all stages."""
-    from jobs import pace, run
+    from jobs import attempt, pace
     from jobs.events import read
     from tests.pipelines.committing import NoProgress
 
     pace._EVERY_S = 2.0  # a short run has several
     if slow:
-        run.open_storage = SlowStorage  # type: ignore[assignment]
-    result = run.run_job(job, NoProgress())
+        attempt.open_storage = SlowStorage  # type: ignore[assignment]
+    result = attempt.run_job(job, NoProgress())
     told = list(read(LocalStorage(result.output), result.run_id))
     said = []
     for at, event in enumerate(told):
