@@ -2,13 +2,12 @@
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cluster.errors import ClusterError
-from cluster.local import Resources
+from cluster.local import Resources, own_sigterm
 
 _LOOK_S = 5.0
 
@@ -27,11 +26,9 @@ def joined_ray(address: str, lost: Callable[[str], None] = lambda name: None) ->
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # see cluster/local.py
     import ray
 
-    asked_to_stop = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        # Ray (2.60) puts its own there, which exits with 15: no orderly end.
-        signal.signal(signal.SIGTERM, asked_to_stop)
+        with own_sigterm():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"There is no Ray cluster at {address} that this process could join: {error} It must run on one of the "

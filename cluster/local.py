@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -74,7 +75,7 @@ def local_ray(
     folder = tempfile.mkdtemp(prefix="perceive-", dir=_short_tmp())
     keep = False
     try:
-        with _muffled():
+        with _muffled(), own_sigterm():
             ray.init(
                 address="local",
                 num_cpus=cpus or cores(),
@@ -96,6 +97,17 @@ def local_ray(
         ray.shutdown()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keep what this process does on SIGTERM: ray.init (2.60) has it exit with 15 instead, which is no orderly end."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
