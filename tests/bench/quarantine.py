@@ -85,7 +85,7 @@ def _run(home: Path) -> None:
             "model": {"checkpoint": str(home.parent / "model")},
             "input": {"uri": str(home / "texts.parquet")},
             "output": {"uri": str(home / "out")},
-            "options": {"top_k": 2},
+            "options": {"top_k": 2, "overlap": 32},
         }
     )
     assert run_job(job, NoProgress()).items
