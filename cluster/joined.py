@@ -5,9 +5,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from cluster.beside import beside
 from cluster.errors import ClusterError
-from cluster.local import Resources, own_sigterm
+from cluster.local import Resources, alive, own_sigterm
 
 _LOOK_S = 5.0
 
@@ -35,39 +37,26 @@ def joined_ray(address: str, lost: Callable[[str], None] = lambda name: None) ->
             "cluster's nodes; from elsewhere, use perceive submit --target ray."
         ) from error
     try:
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        with _guarded(lost):
-            yield Resources(tuple((have.get("CPU", 0.0), have.get("GPU", 0.0)) for have in alive))
+        with beside(partial(_silent, lost=lost)):
+            yield alive()
     finally:
         ray.shutdown()
 
 
-@contextmanager
-def _guarded(lost: Callable[[str], None]) -> Iterator[None]:
-    """Call `lost` when the control store does not answer for 45 s while the block runs."""
+def _silent(ended: threading.Event, lost: Callable[[str], None]) -> None:
+    """Call `lost` once the control store has not answered for 45 s."""
     import ray
 
-    stop, silent = threading.Event(), 0.0
+    silent = 0.0
+    while not ended.wait(_LOOK_S):
+        answered = threading.Event()
 
-    def look() -> None:
-        nonlocal silent
-        while not stop.wait(_LOOK_S):
-            answered = threading.Event()
+        def ask(answered: threading.Event = answered) -> None:
+            ray.nodes()
+            answered.set()
 
-            def ask(answered: threading.Event = answered) -> None:
-                ray.nodes()
-                answered.set()
-
-            threading.Thread(target=ask, daemon=True).start()
-            silent = 0.0 if answered.wait(_LOOK_S) else silent + 2 * _LOOK_S
-            if silent >= 45 and not stop.is_set():
-                lost("control store")
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+        threading.Thread(target=ask, daemon=True).start()
+        silent = 0.0 if answered.wait(_LOOK_S) else silent + 2 * _LOOK_S
+        if silent >= 45 and not ended.is_set():
+            lost("control store")
+            return

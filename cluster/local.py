@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from cluster.beside import beside
 from cluster.errors import ClusterError
 
 
@@ -86,9 +88,8 @@ def local_ray(
                 _node_ip_address="127.0.0.1",
                 _temp_dir=folder,
             )
-        have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        with _guarded(lost):
-            yield Resources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in have))
+        with beside(partial(_dead, lost=lost)):
+            yield alive()
     except Exception as error:
         keep = True
         error.add_note(f"Ray's logs of this run are in {folder}.")
@@ -110,28 +111,24 @@ def own_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _guarded(lost: Callable[[str], None]) -> Iterator[None]:
-    """Call `lost` when a daemon dies while the block runs."""
+def alive() -> Resources:
+    """What the nodes have of the Ray that this process is connected to."""
+    import ray
+
+    have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Resources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in have))
+
+
+def _dead(ended: threading.Event, lost: Callable[[str], None]) -> None:
+    """Call `lost` once a daemon has died."""
     from ray._private.worker import _global_node
 
     node: Any = _global_node
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.wait(0.5):
-            for name, _ in node.dead_processes():
-                if name in ("gcs_server", "raylet"):
-                    lost(name)
-                    return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    while not ended.wait(0.5):
+        for name, _ in node.dead_processes():
+            if name in ("gcs_server", "raylet"):
+                lost(name)
+                return
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from cluster.local import cores
 from cluster.target import DONE, ENDED, Sent, Submission
 
 _STARTING_S = 30.0  # from the folder to the process: then whoever made it was killed in between
-_TREE = "PERCEIVER_SUBMISSION"  # in the environment of all that a submission starts
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,11 @@ def _supervise(folder: Path) -> int:
             child.send_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
-    draft = folder / "process.draft"
-    draft.write_text(json.dumps([os.getpid(), psutil.Process().create_time()]))
-    draft.rename(folder / "process")
+    _put(folder / "process", json.dumps([os.getpid(), psutil.Process().create_time()]))
     code = 127
     try:
         if not asked:
-            child = subprocess.Popen(command, cwd=cwd, env=os.environ | {_TREE: folder.name})
+            child = subprocess.Popen(command, cwd=cwd)
             if asked:
                 child.send_signal(signal.SIGTERM)
             code = child.wait()
@@ -165,10 +162,15 @@ def _supervise(folder: Path) -> int:
     except OSError as error:
         print(f"{command[0]} could not be started: {error}.", flush=True)
     finally:
-        draft = folder / "exit_code.draft"
-        draft.write_text(str(130 if asked and child is None else code))
-        draft.rename(folder / "exit_code")
+        _put(folder / "exit_code", str(130 if asked and child is None else code))
     return code
+
+
+def _put(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.rename(path)
 
 
 if __name__ == "__main__":

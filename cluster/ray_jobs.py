@@ -1,7 +1,6 @@
 """Any Ray cluster, by the address of its job API. A submission's id is the Ray job's; Ray keeps it once."""
 
 import asyncio
-import json
 import logging
 import shlex
 import time
@@ -42,7 +41,7 @@ class RayTarget:
         return f"ray {self.address}"
 
     def nodes(self) -> tuple[tuple[float, float], ...]:
-        answer = self._asked(lambda client: client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000"))
+        answer = self._got("/api/v0/nodes?detail=1&limit=10000")
         if answer.status_code != 200:
             raise ClusterError(f"{self.address} does not say what nodes it has: {answer.text[:500]}")
         rows = answer.json()["data"]["result"]["result"]
@@ -51,7 +50,7 @@ class RayTarget:
 
     def ray_version(self) -> str:
         """The Ray that the cluster runs."""
-        answer = self._asked(lambda client: client._do_request("GET", "/api/version"))
+        answer = self._got("/api/version")
         version: str = answer.json()["ray_version"]
         return version
 
@@ -82,12 +81,12 @@ class RayTarget:
         return True
 
     def look(self, id: str) -> Sent | None:
-        answer = self._asked(lambda client: client._do_request("GET", f"/api/jobs/{id}"))
+        answer = self._got(f"/api/jobs/{id}")
         if answer.status_code == 404:
             return None
         if answer.status_code != 200:
             raise ClusterError(f"{self.address} does not say what became of {id}: {answer.text[:500]}")
-        about = json.loads(answer.text)
+        about = answer.json()
         state, code = _STATES[about["status"]], about.get("driver_exit_code")
         if state == "failed" and code in DONE:  # to Ray whatever isn't 0 is a failure
             state = "succeeded"
@@ -99,7 +98,6 @@ class RayTarget:
             return
         told, lost = 0, None
         while True:
-            sent = None
             try:
                 sent = self.look(id)  # before the read: what it wrote until then is read
                 if sent is None:
@@ -146,6 +144,10 @@ class RayTarget:
             if lines is not None:
                 loop.run_until_complete(lines.aclose())
             loop.close()
+
+    def _got(self, path: str) -> Any:
+        """What is at a path of its API, whatever the answer's status."""
+        return self._asked(lambda client: client._do_request("GET", path))
 
     def _asked(self, ask: Callable[[Any], _T]) -> _T:
         """What the cluster answers, its errors as ours."""

@@ -22,9 +22,8 @@ class Submission:
     command: tuple[str, ...]  #: run in `folder`, or in a copy of it
     folder: Path  #: what the command reads
     packages: tuple[Path, ...] = ()  #: Python packages that go along; without any, the target has them
-    environment: Mapping[str, str] = field(
-        default_factory=dict
-    )  #: shown to all who may look at the target: no secrets
+    #: Shown to all who may look at the target: no secrets.
+    environment: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -6,13 +6,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 
+from cluster.beside import beside
 from cluster.joined import joined_ray
 from cluster.local import cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
@@ -289,7 +290,8 @@ def execute(
         )
         workers = pools.at_once(sum(cpus for cpus, _ in resolved.nodes), missing.num_rows)
         marks = Marks(meter, events, before, total, workers)
-        with _shown(meter, progress, before, events, marks), closing(pipeline.commits(dataset)) as made:
+        show = partial(_show, meter=meter, progress=progress, before=before, events=events, marks=marks)
+        with beside(show), closing(pipeline.commits(dataset)) as made:
             try:
                 for commit in made:
                     if not take(commit):
@@ -312,35 +314,25 @@ def _gave_up(progress: Progress, daemon: str) -> None:
     progress.give_up(_DIED.format(daemon))
 
 
-@contextmanager
-def _shown(meter: Meter, progress: Progress, before: int, events: Events, marks: Marks) -> Iterator[None]:
-    """Show what the model has done, and note what workers tell, twice a second, while the block runs."""
-    stop = threading.Event()
+def _show(
+    ended: threading.Event, meter: Meter, progress: Progress, before: int, events: Events, marks: Marks
+) -> None:
+    """Show what the model has done, and note what workers tell, twice a second, and once more in the end."""
+    from ray.exceptions import RayError
 
-    def show() -> None:
-        from ray.exceptions import RayError
-
-        last = False
-        while not last:
-            last = stop.wait(0.5)
-            # A meter that is lost, or a storage that is down: the run itself says what became of it.
-            with suppress(RayError, OutputError):
-                progress.at(before + meter.read().get("predict", 0))
-                for told in meter.heard():
-                    events.note(told.pop("kind"), at=told.pop("time"), **told)
-                if last:
-                    marks.note()
-                else:
-                    marks.look()
-                events.tick()
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    last = False
+    while not last:
+        last = ended.wait(0.5)
+        # A meter that is lost, or a storage that is down: the run itself says what became of it.
+        with suppress(RayError, OutputError):
+            progress.at(before + meter.read().get("predict", 0))
+            for told in meter.heard():
+                events.note(told.pop("kind"), at=told.pop("time"), **told)
+            if last:
+                marks.note()
+            else:
+                marks.look()
+            events.tick()
 
 
 def _end(

@@ -3,7 +3,6 @@
 import os
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,28 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.local import cores
-from jobs.fingerprint import fingerprint
+from jobs.attempt import which
 from jobs.lease import attempts
 from jobs.pace import STAGES
-from jobs.planning import listed, new_record, plan_of, refusal, sink_of, windows_of
+from jobs.planning import plan_of, sink_of, windows_of
 from jobs.probe import SHEET_ITEMS, Measured, measure, played_through
-from jobs.records import Record, current, read_table
-from jobs.resolve import Resolved, resolve
+from jobs.records import Kind, read_table
+from jobs.resolve import Resolved
 from jobs.spec import Job
 from pipelines.commits import Commits
 from pipelines.describing import meaning
-from pipelines.manifest import closed
 from pipelines.meter import Progress
 from pipelines.plan import count_shards, count_windows
 from pipelines.pools import Node, lasting
 from pipelines.stages import ITEM
-from pipelines.storage import Storage, open_storage
+from pipelines.storage import open_storage
 from pipelines.tensors import is_tensor, type_name
 
 _NOISE = 0.1  # of any time, from one run to the next
 _OPEN_S = 0.5  # for the lease, the records and the manifest
 
 Does = Literal["new", "resume", "nothing", "changed", "all"]
+_DOES: dict[Kind, Does] = {"first": "new", "changed": "changed", "all": "all"}  # a retry is no plan
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def plan(
     supersede: bool = False,
     probe: bool = True,
     usd_per_gpu_hour: float | None = None,
-    nodes: Sequence[Node] | None = None,
+    nodes: tuple[Node, ...] | None = None,
 ) -> Plan:
     """Say what `run_job` would do, having done nothing: the output is read, never written to.
 
@@ -123,32 +122,16 @@ def plan(
     than this machine. Raises what `run_job` would raise before it begins, so SpecError where the stages don't fit.
     """
     began = time.monotonic()
-    resolved = resolve(job, progress, nodes)
-    storage = open_storage(job.output.uri)
-    listing = listed(resolved.source, progress, job.input.limit)
-    what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
-    known = current(storage)
-    does: Does
-    if known and known.fingerprint == what:
-        record, rows, does = known, read_table(storage, known.run_id, "plan"), "resume"
-    elif known and not supersede:
-        raise refusal(storage, known, what, listing)
+    found = which(job, progress, supersede, nodes)
+    record, resolved, storage = found.record, found.resolved, open_storage(job.output.uri)
+    planned = plan_of(record, resolved, storage, found.listing, progress)
+    rows = planned.plan if planned else read_table(storage, record.run_id, "plan")
+    does: Does = "nothing" if found.table else _DOES[record.kind] if planned else "resume"
+    if found.table:
+        done = np.ones(count_shards(rows), bool)
     else:
-        record = new_record(known is None, storage, what)
-        planned = plan_of(record, resolved, storage, listing, progress)
-        rows = planned.plan if planned else read_table(storage, record.run_id, "plan")
-        does = (
-            "resume"
-            if planned is None
-            else "changed"
-            if record.kind == "changed"
-            else "all"
-            if known
-            else "new"
-        )
-    done = _done(storage, record, resolved, rows)
-    if done is None:
-        does, done = "nothing", np.ones(count_shards(rows), bool)
+        sink = sink_of(storage, record, resolved, attempts(storage, record.run_id))
+        done = Commits(sink, count_shards(rows)).done
     before_s = time.monotonic() - began
     missing = rows.filter(pa.array(~done[rows["shard"].to_numpy()]))
     measured = None
@@ -194,12 +177,6 @@ def plan(
         usd=hours.times((usd_per_gpu_hour or 0.0) * resolved.gpus) if hours and asked else None,
         measured=measured,
     )
-
-
-def _done(storage: Storage, record: Record, resolved: Resolved, rows: pa.Table) -> np.ndarray | None:
-    """Which shards are there; None of a run that is closed."""
-    sink = sink_of(storage, record, resolved, attempts(storage, record.run_id))
-    return None if closed(sink) else Commits(sink, count_shards(rows)).done
 
 
 def _seconds(

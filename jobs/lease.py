@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from cluster.beside import beside
 from pipelines.storage import OutputError, Storage, create_text
 
 BEAT_S = 5.0
@@ -96,39 +97,36 @@ def wait_until_free(storage: Storage, tell: Callable[[str], None] = lambda _: No
     A holder on this host is known to live or to be dead. Another host's is watched for its beat, 25 s at most.
     """
     lease = last(storage)
-    if lease is None or storage.exists(f"{_FOLDER}/{lease.number:06d}.released"):
-        return lease
-    if lease.holder.lives_here():
-        raise _held(storage, lease, "runs")
-    if not lease.holder.known_dead():
-        tell(f"waiting for a sign of life of {lease.holder.host}, which held this output last")
-        before, deadline = _beat(storage, lease), time.monotonic() + _SILENCE_S
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            if storage.exists(f"{_FOLDER}/{lease.number:06d}.released"):
-                return lease
-            if _beat(storage, lease) != before:
-                raise _held(storage, lease, "is alive")
+    how = lease and _sign_of_life(storage, lease, tell)
+    if lease and how:
+        raise _held(storage, lease, how)
     return lease
 
 
 def holder_of(storage: Storage, run_id: str, tell: Callable[[str], None] = lambda _: None) -> Holder | None:
-    """Who is at a run now; None if nobody is. Of a process of another host, once its beat has been watched."""
+    """Who is at a run now, as `wait_until_free` finds it out; None if nobody is."""
     lease = last(storage)
-    if lease is None or lease.run_id != run_id:
-        return None
-    if storage.exists(f"{_FOLDER}/{lease.number:06d}.released") or lease.holder.known_dead():
+    ours = lease is not None and lease.run_id == run_id
+    return lease.holder if lease and ours and _sign_of_life(storage, lease, tell) else None
+
+
+def _sign_of_life(storage: Storage, lease: Lease, tell: Callable[[str], None]) -> str | None:
+    """By what it is known that a lease is held; None if it isn't."""
+    released = f"{_FOLDER}/{lease.number:06d}.released"
+    if storage.exists(released):
         return None
     if lease.holder.lives_here():
-        return lease.holder
-    tell(f"waiting for a sign of life of {lease.holder.host}, which has the run")
+        return "runs"
+    if lease.holder.known_dead():
+        return None
+    tell(f"waiting for a sign of life of {lease.holder.host}, which held this output last")
     before, deadline = _beat(storage, lease), time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
-        if storage.exists(f"{_FOLDER}/{lease.number:06d}.released"):
+        time.sleep(0.5)
+        if storage.exists(released):
             return None
         if _beat(storage, lease) != before:
-            return lease.holder
-        time.sleep(0.5)
+            return "is alive"
     return None
 
 
@@ -147,11 +145,10 @@ def held(storage: Storage, run_id: str, before: Lease | None) -> Iterator[Callab
         now = last(storage)
         raise _held(storage, now, "was faster") if now else LeaseError(f"{storage.uri} has lost its leases.")
     lost: list[Lease] = []
-    stop = threading.Event()
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         count = 0
-        while not stop.wait(BEAT_S if count else 0):
+        while not ended.wait(BEAT_S if count else 0):
             count += 1
             with suppress(OSError):  # an outage is no loss: the work itself says when it is too long
                 storage.write(f"{name}.beat", f"{lease.holder.pid} {count}\n".encode())
@@ -167,13 +164,10 @@ def held(storage: Storage, run_id: str, before: Lease | None) -> Iterator[Callab
                 "because this one gave no sign of life for so long. What was committed stays; leave the rest to it."
             )
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield check
+        with beside(beat):
+            yield check
     finally:
-        stop.set()
-        thread.join()
         if not lost:
             with suppress(OSError):
                 create_text(storage, f"{name}.released", "")

@@ -20,12 +20,6 @@ class Pools:
     write_cpus: float
     feed_cpus: float
 
-    @property
-    def cpus(self) -> float:
-        """What all stages ask for together."""
-        workers = self.decode_workers * self.decode_cpus + self.predict_workers * self.predict_cpus
-        return workers + self.write_cpus + self.feed_cpus
-
     def at_once(self, cpus: float, shards: int) -> dict[str, int]:
         """How many workers each stage has at most, of so many CPUs, over so many shards: writers take what is left."""
         decode, predict = (max(1, min(n, shards)) for n in (self.decode_workers, self.predict_workers))

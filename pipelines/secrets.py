@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from perceiver_core.errors import PerceiverError
-from perceiver_core.references import names_in, without_references
+from perceiver_core.references import SHORTEST, names_in, without_references
 
 _SECRET = re.compile(
     r"signature|credential|token|secret|passw|access.?key|api.?key|^(key|sig|pwd|auth)$", re.IGNORECASE
@@ -18,7 +18,6 @@ _SECRET_NAME = re.compile(
     r"(SECRET|TOKEN|PASSW\w*|CREDENTIALS?|API_?KEY|ACCOUNT_?KEY|ACCESS_?KEY|ACCESS_KEY_ID|CONNECTION_STRING|PRIVATE_KEY)$",
     re.IGNORECASE,
 )
-_SHORTEST = 8  # characters of a secret: what is shorter is a word that texts may have
 _HIDDEN = "[hidden]"
 #: A field that is called so has no place in a job, whatever is in it.
 _SECRET_FIELD = re.compile(
@@ -177,7 +176,7 @@ def redacted(text: str) -> str:
 def _known_secrets() -> list[str]:
     """The longest first: one may be part of another."""
     named = (
-        value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST
+        value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= SHORTEST
     )
     values = {form for value in named for form in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
     return sorted(values, key=len, reverse=True)
