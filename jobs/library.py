@@ -9,7 +9,7 @@ from jobs.finding import find, refreshed
 from jobs.following import stop as stopped
 from jobs.observing import Status
 from jobs.spec import Job
-from jobs.store import Run, RunStore, state_folder
+from jobs.store import Run, user_store
 from jobs.submission import resubmit
 from jobs.submission import submit as submitted
 from pipelines.meter import Progress, Quiet
@@ -27,7 +27,7 @@ def run(
     With `ray_address` (auto, or host:port) on the Ray cluster that this machine is a node of. Raises PerceiverErrors:
     jobs.errors lists them.
     """
-    return run_job(job, progress, supersede, RunStore(state_folder()), ray_address)
+    return run_job(job, progress, supersede, user_store(), ray_address)
 
 
 def plan(
@@ -52,23 +52,23 @@ def submit(
     progress: Progress = Quiet(),  # noqa: B008  # has no state
 ) -> Run:
     """Hand a job to a target: "local", or "ray http://head:8265". Once, however often it is called."""
-    store = RunStore(state_folder())
+    store = user_store()
     return submitted(job, target, store, progress, supersede, variables, send_code)[0]
 
 
 def status(name: str) -> tuple[Run, Status]:
     """A run as it is now, by its id or its beginning, its job's name, or its output's folder or URI."""
-    store = RunStore(state_folder())
+    store = user_store()
     return refreshed(find(name, store), store)
 
 
 def stop(name: str) -> Run:
     """Ask a run to stop, as Ctrl-C does."""
-    store = RunStore(state_folder())
+    store = user_store()
     return stopped(find(name, store), store)
 
 
 def resume(name: str, target: str) -> Run:
     """Hand a run that is not done to a target again."""
-    store = RunStore(state_folder())
+    store = user_store()
     return resubmit(find(name, store), target, store, Quiet())[0]

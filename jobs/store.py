@@ -162,6 +162,11 @@ class RunStore:
             ) from error
 
 
+def user_store() -> RunStore:
+    """The store of whoever runs this."""
+    return RunStore(state_folder())
+
+
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     [version] = db.execute("PRAGMA user_version").fetchone()
     if version == 0:

@@ -29,9 +29,9 @@ def attach(run: str, as_json: bool) -> None:
     """
     with ending(None, as_json):
         from jobs.finding import find
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
 
-        found = find(run, RunStore(state_folder()))
+        found = find(run, user_store())
     sys.exit(follow(found, as_json))
 
 
@@ -40,9 +40,9 @@ def follow(run: "Run", as_json: bool) -> int:
     from jobs.cli.progress import terminal_progress
     from jobs.finding import refreshed
     from jobs.states import AT_REST
-    from jobs.store import RunStore, state_folder
+    from jobs.store import user_store
 
-    store, state, total = RunStore(state_folder()), None, None
+    store, state, total = user_store(), None, None
     with ending(None, as_json), terminal_progress() as progress:
         try:
             while True:

@@ -26,12 +26,12 @@ def list_runs(outputs: tuple[str, ...], states: tuple[str, ...], limit: int, as_
         from jobs.finding import adopt, refreshed
         from jobs.spec import SpecError
         from jobs.states import AT_REST, STATES
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
 
         for state in states:
             if state not in STATES:
                 raise SpecError(f"--state {state}: there is no such state. There are: {', '.join(STATES)}.")
-        store = RunStore(state_folder())
+        store = user_store()
         for output in outputs:
             adopt(output, store)
         for run in store.list([state for state in STATES if state not in AT_REST]):

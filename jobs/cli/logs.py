@@ -22,9 +22,9 @@ def logs(run: str, follow: bool, events: bool, as_json: bool) -> None:
     with ending(None, as_json):
         from jobs.finding import find
         from jobs.following import happened, written
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
 
-        store = RunStore(state_folder())
+        store = user_store()
         found = find(run, store)
         if found.submission and not events and not as_json:
             for text in written(found, store, follow):

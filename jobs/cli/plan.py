@@ -68,12 +68,12 @@ def plan(
         from jobs.errors import of_cluster
         from jobs.finding import target_named
         from jobs.spec import load_job
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
 
         job, nodes = load_job(file, overrides), None
         if address:
             with of_cluster():
-                nodes = target_named(f"ray {address}", RunStore(state_folder())).nodes()
+                nodes = target_named(f"ray {address}", user_store()).nodes()
         with terminal_progress(give_up) as progress:
             found = estimate.plan(
                 job, progress, supersede=supersede, probe=not no_probe, usd_per_gpu_hour=price, nodes=nodes

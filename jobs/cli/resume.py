@@ -5,10 +5,8 @@ import sys
 
 import click
 
-from jobs.cli.attach import follow
 from jobs.cli.run import ending, result_shown
-from jobs.cli.status import following
-from jobs.cli.submit import TARGET, name_of
+from jobs.cli.submit import TARGET, handed_over, name_of
 
 
 @click.command()
@@ -35,10 +33,10 @@ def resume(
         from jobs.attempt import run_job
         from jobs.cli.progress import terminal_progress
         from jobs.finding import find
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
         from jobs.submission import job_of, resubmit
 
-        store = RunStore(state_folder())
+        store = user_store()
         found = find(run, store)
         told = context.get_parameter_source("target") is click.core.ParameterSource.COMMANDLINE or address
         name = name_of(target, address) if told else found.target
@@ -49,18 +47,6 @@ def resume(
                 job = job_of(found, store)
                 result = run_job(job, progress, store=store)
     if name and not here:
-        if not as_json:
-            click.echo(f"Run {again.run_id} {'sent to' if sent else 'is at'} {again.target}: {again.output}")
-            click.echo(f"Next: {following(again, False)}")
-        sys.exit(follow(again, as_json) if wait else _printed(again, sent, as_json))
+        sys.exit(handed_over(again, sent, wait, as_json))
     result_shown(result, job, as_json)
     sys.exit(result.exit_code)
-
-
-def _printed(run: object, sent: bool, as_json: bool) -> int:
-    if as_json:
-        import dataclasses
-        import json
-
-        click.echo(json.dumps(dataclasses.asdict(run) | {"sent": sent, "exit_code": 0}))  # type: ignore[call-overload]
-    return 0

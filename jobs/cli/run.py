@@ -62,11 +62,11 @@ def run(
         from jobs.attempt import run_job
         from jobs.cli.progress import terminal_progress
         from jobs.spec import load_job
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
 
         job = load_job(file, overrides)
         with terminal_progress(give_up) as progress:
-            result = run_job(job, progress, supersede, RunStore(state_folder()), ray_address)
+            result = run_job(job, progress, supersede, user_store(), ray_address)
     result_shown(result, job, as_json)
     sys.exit(result.exit_code)
 

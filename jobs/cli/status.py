@@ -38,9 +38,9 @@ def status(run: str, watch: bool, as_json: bool) -> None:
 def _looks(name: str, watch: bool) -> "Iterator[tuple[Run, Status, dict[str, int]]]":
     from jobs.finding import find, refreshed
     from jobs.states import AT_REST
-    from jobs.store import RunStore, state_folder
+    from jobs.store import user_store
 
-    store = RunStore(state_folder())
+    store = user_store()
     run = find(name, store)
     while True:
         run, seen = refreshed(run, store, lambda text: click.echo(text, err=True))

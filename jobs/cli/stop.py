@@ -23,9 +23,9 @@ def stop(run: str, wait: bool, as_json: bool) -> None:
         from jobs.finding import find, refreshed
         from jobs.following import stop
         from jobs.states import AT_REST
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
 
-        store = RunStore(state_folder())
+        store = user_store()
         before = find(run, store)
         found = stop(before, store, lambda text: click.echo(text, err=True))
         asked = found.state == "stopping"

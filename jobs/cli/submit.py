@@ -4,12 +4,16 @@ import dataclasses
 import json
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.cli.attach import follow
 from jobs.cli.run import ending
 from jobs.cli.status import following
+
+if TYPE_CHECKING:
+    from jobs.store import Run
 
 TARGET = [
     click.option(
@@ -70,7 +74,7 @@ def submit(
     with ending(None, as_json) as give_up:
         from jobs.cli.progress import terminal_progress
         from jobs.spec import load_job
-        from jobs.store import RunStore, state_folder
+        from jobs.store import user_store
         from jobs.submission import submit
 
         job = load_job(file, overrides)
@@ -78,12 +82,17 @@ def submit(
             run, sent = submit(
                 job,
                 name_of(target, address),
-                RunStore(state_folder()),
+                user_store(),
                 progress,
                 supersede=supersede,
                 variables=variables,
                 send_code=not installed,
             )
+    sys.exit(handed_over(run, sent, wait, as_json))
+
+
+def handed_over(run: "Run", sent: bool, wait: bool, as_json: bool) -> int:
+    """Say what became of a submission, and follow it if that is asked for; the exit code."""
     if as_json and not wait:
         click.echo(json.dumps(dataclasses.asdict(run) | {"sent": sent, "exit_code": 0}))
     elif not as_json:
@@ -92,5 +101,4 @@ def submit(
         )
         click.echo(f"Run {run.run_id} {'sent to ' + run.target if sent else done}: {run.output}")
         click.echo(f"Next: {following(run, False)}, or {shlex.join(['perceive', 'stop', run.run_id])}")
-    if wait:
-        sys.exit(follow(run, as_json))
+    return follow(run, as_json) if wait else 0
