@@ -1,14 +1,11 @@
 """The job file: YAML, Python object and command-line overrides are one model, checked here and nowhere else."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -21,8 +18,8 @@ from pydantic_core import to_json
 
 from jobs.document import SpecError, check_document, kind_of, overridden, read_document, wrong_texts
 from jobs.problems import ProblemsError, problems, unknown
+from jobs.strict import Strict, address
 from pipelines.limits import Limits
-from pipelines.secrets import check_no_secrets
 from pipelines.tasks import TASKS, Task, task_named
 from pipelines.tensors import Format
 
@@ -31,32 +28,9 @@ __all__ = ["Job", "SpecError", "load_job", "overridden", "parse_job"]
 #: What may stand there with nothing in it: all of their fields have defaults.
 SECTIONS = ("options", "limits", "compute")
 _GLOB = re.compile(r"[*?\[]")
-#: A path of Windows, also after the folder that it was taken to be in.
-_WINDOWS = re.compile(r"(?:^|(?<=/))([A-Za-z]):([\\/].*)")
 
 
-class _Strict(BaseModel):
-    # Inputs are hidden: pydantic's own text, which a Python object's maker sees, would repeat what looks like a key.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
-
-
-def _address(uris: Any, may_refer: bool = False) -> Any:
-    for uri in [uris] if isinstance(uris, str) else uris:
-        if not uri:
-            raise ValueError("expected a path or an address; got an empty text.")
-        check_no_secrets(uri, may_refer)
-        if os.name != "nt" and "://" not in uri and (windows := _WINDOWS.search(uri)):
-            drive, path = windows.groups()
-            wsl = f"/mnt/{drive.lower()}{path}".replace("\\", "/")
-            raise ValueError(
-                f"{windows[0]} is a path of Windows, and this is not: write it as it is here, such as {wsl} under WSL."
-            )
-    return uris
-
-
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """Which weights, and how they are computed with."""
 
     checkpoint: str = Field(
@@ -77,10 +51,10 @@ class ModelSpec(_Strict):
     @field_validator("checkpoint")
     @classmethod
     def _checked(cls, checkpoint: str) -> str:
-        return _address(checkpoint, may_refer=True)
+        return address(checkpoint, may_refer=True)
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """What is processed."""
 
     uri: str | list[str] = Field(description="a file, a folder, a glob, or a list of them")
@@ -102,19 +76,19 @@ class InputSpec(_Strict):
         description="only so many items, the first as they are listed when the run is planned",
     )
 
-    _checked = field_validator("uri", "roots")(_address)
+    _checked = field_validator("uri", "roots")(address)
 
 
-class OutputSpec(_Strict):
+class OutputSpec(Strict):
     """Where the table goes."""
 
     uri: str = Field(description="a folder: one job's output, resumed by running the same job again")
     format: Format | None = Field(default=None, description="of the parts; by default what suits the task")
 
-    _checked = field_validator("uri")(_address)
+    _checked = field_validator("uri")(address)
 
 
-class ComputeSpec(_Strict):
+class ComputeSpec(Strict):
     """How much of what is used; every default fits the machine."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -137,7 +111,7 @@ class ComputeSpec(_Strict):
     )
 
 
-class Job(_Strict):
+class Job(Strict):
     """A job: immutable, and the same job on the same output is the same run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="for lists and logs")
