@@ -45,11 +45,15 @@ def test_a_sigterm_while_ray_starts_is_an_orderly_end() -> None:
     def as_rays(signum: int, frame: FrameType | None) -> None:  # which ray.init puts there, and which exits so
         sys.exit(signum)
 
+    def stopped() -> None:
+        with own_sigterm():
+            signal.signal(signal.SIGTERM, as_rays)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), own_sigterm():
-        signal.signal(signal.SIGTERM, as_rays)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert signal.getsignal(signal.SIGTERM) == before
     with pytest.raises(SystemExit, match="3"), own_sigterm():
         sys.exit(3)
