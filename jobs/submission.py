@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -12,7 +12,7 @@ import jobs
 import perceiver_core
 import pipelines
 from cluster.target import ENDED, Submission, Target
-from jobs.attempt import which
+from jobs.attempt import Found, which
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
 from jobs.records import read_spec
@@ -42,14 +42,13 @@ def submit(
     TargetError.
     """
     to = target_named(target, store)
-    environment = _taken(variables)
+    environment = taken(variables)
     with of_cluster():
         nodes = to.nodes()
     found = which(job, progress, supersede, nodes)
     record, is_done = found.record, found.table is not None
     run = store.get(record.run_id)
-    # What is computed with is fixed here: the process that makes the attempt may see no GPU itself.
-    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": found.resolved.model.dtype})})
+    job = settled(job, found)
     if run is None:
         run = store.add(
             Run(
@@ -99,15 +98,7 @@ def _sent(
     send_code: bool,
 ) -> tuple[Run, bool]:
     folder = _folder(store, run.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-    on_cluster = to.name != "local"
-    command = [
-        "python" if on_cluster else sys.executable,
-        *("-m", "jobs", "run", "job.yaml"),
-        *(["--ray-address", "auto"] if on_cluster else []),
-        *(["--supersede"] if supersede else []),
-    ]
+    write_job(job, folder)
     with of_cluster():
         number = 1
         while last := to.look(_id(run.run_id, number)):
@@ -116,16 +107,64 @@ def _sent(
             number += 1
         id = _id(run.run_id, number)
         sent = to.submit(
-            Submission(
-                id=id,
-                command=tuple(command),
-                folder=folder,
-                packages=_ROOMS if send_code else (),
-                environment=environment | {"PERCEIVER_TARGET": to.name, "PERCEIVER_SUBMISSION": id},
-                labels={"run_id": run.run_id, "job": job.name, "output": job.output.uri},
-            )
+            as_submission(job, run.run_id, id, to.name, folder, supersede, environment, send_code)
         )
     return _known(run, to, id, store), sent
+
+
+def settled(job: Job, found: Found) -> Job:
+    """The job with what it computes with fixed: the process that makes the attempt may see no GPU itself."""
+    return job.model_copy(
+        update={"model": job.model.model_copy(update={"dtype": found.resolved.model.dtype})}
+    )
+
+
+def write_job(job: Job, folder: Path) -> None:
+    """Put the job where `as_submission` has it read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+
+
+def as_submission(
+    job: Job,
+    run_id: str,
+    id: str,
+    target: str,
+    folder: Path,
+    supersede: bool,
+    environment: Mapping[str, str],
+    send_code: bool,
+) -> Submission:
+    """What makes an attempt of a run at a target, of the job that is written into the folder. Raises SpecError."""
+    if target.partition(" ")[0] == "kuberay":
+        _check_output(job)
+    on_cluster = target != "local"
+    command = (
+        "python" if on_cluster else sys.executable,
+        *("-m", "jobs", "run", "job.yaml"),
+        *(["--ray-address", "auto"] if on_cluster else []),
+        *(["--supersede"] if supersede else []),
+    )
+    return Submission(
+        id=id,
+        command=command,
+        folder=folder,
+        packages=_ROOMS if send_code else (),
+        environment={**environment, "PERCEIVER_TARGET": target, "PERCEIVER_SUBMISSION": id},
+        labels={"run_id": run_id, "job": job.name, "output": job.output.uri},
+    )
+
+
+def _check_output(job: Job) -> None:
+    """Raise SpecError where the output would go with the pod that wrote it."""
+    volumes = job.kubernetes.volumes if job.kubernetes else {}
+    kept = [path for path, volume in volumes.items() if volume.claim and not volume.read_only]
+    if "://" in job.output.uri or any(job.output.uri.startswith(f"{path}/") for path in kept):
+        return
+    raise SpecError(
+        f"output.uri: in Kubernetes {job.output.uri} would be a folder of each pod's own, and go with it. Name one in "
+        f"a bucket, or below a claim of kubernetes.volumes; got {', '.join(kept) or 'none'}."
+    )
 
 
 def _known(run: Run, to: Target, id: str, store: RunStore) -> Run:
@@ -146,8 +185,9 @@ def _id(run_id: str, number: int) -> str:
     return run_id if number == 1 else f"{run_id}-{number}"
 
 
-def _taken(variables: Iterable[str]) -> dict[str, str]:
-    taken = {}
+def taken(variables: Iterable[str]) -> dict[str, str]:
+    """This environment's variables of these names. Raises SpecError of secrets, and of what is not there."""
+    found = {}
     for name in variables:
         if names_secret(name):
             raise SpecError(
@@ -156,5 +196,5 @@ def _taken(variables: Iterable[str]) -> dict[str, str]:
             )
         if name not in os.environ:
             raise SpecError(f"--env {name}: this environment has no such variable.")
-        taken[name] = os.environ[name]
-    return taken
+        found[name] = os.environ[name]
+    return found
