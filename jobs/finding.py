@@ -12,6 +12,7 @@ from cluster.processes import LocalTarget
 from cluster.ray_jobs import RayTarget
 from cluster.target import Sent, Target
 from jobs.errors import TargetError, of_cluster
+from jobs.exit_codes import INTERRUPTED
 from jobs.lease import attempts
 from jobs.observing import Status, observe
 from jobs.records import current, read_record, read_spec
@@ -97,6 +98,10 @@ def refreshed(run: Run, store: RunStore, tell: Callable[[str], None] = lambda _:
         state: State = seen.state
         if run.state == "stopping" and state in ("running", "submitted"):
             state = "stopping"
+        if (
+            run.state == "stopping" and state == "lost"
+        ):  # as asked, if not in order; some targets forget what is stopped
+            state, seen = "stopped", replace(seen, message="Somebody stopped it.", exit_code=INTERRUPTED)
         changes: dict[str, Any] = {
             "attempt": max(seen.attempt.number, run.attempt),
             "exit_code": seen.exit_code if state in AT_REST else None,

@@ -51,7 +51,10 @@ def submit(
     send_code: bool = True,
     progress: Progress = Quiet(),  # noqa: B008  # has no state
 ) -> Run:
-    """Hand a job to a target: "local", or "ray http://head:8265". Once, however often it is called."""
+    """Hand a job to a target: "local", "ray http://head:8265", or "kuberay NAMESPACE@CONTEXT".
+
+    Once, however often it is called.
+    """
     store = user_store()
     return submitted(job, target, store, progress, supersede, variables, send_code)[0]
 

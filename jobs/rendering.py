@@ -7,9 +7,13 @@ from typing import Any
 
 from cluster.errors import ClusterError
 from cluster.kuberay.render import manifests, nodes
+from cluster.kuberay.target import KubeRayTarget
 from jobs.attempt import which
+from jobs.errors import of_cluster
+from jobs.finding import target_named
 from jobs.resolve import pools_of
 from jobs.spec import Job, SpecError
+from jobs.store import RunStore
 from jobs.submission import as_submission, settled, taken, write_job
 from pipelines.meter import Progress
 
@@ -50,3 +54,29 @@ def render(
             return manifests(settings, submission)
         except ClusterError as error:
             raise SpecError(str(error)) from error
+
+
+def rehearse(
+    job: Job,
+    target: str,
+    store: RunStore,
+    progress: Progress,
+    supersede: bool = False,
+    variables: Iterable[str] = (),
+    on_server: bool = False,
+) -> list[dict[str, Any]]:
+    """What `submit` would send to a kuberay target, checked here, and `on_server` by its API too; nothing is kept.
+
+    Raises SpecError, TargetError.
+    """
+    if not on_server:
+        return render(job, progress, supersede, variables)
+    to = target_named(target, store, job.kubernetes)
+    assert isinstance(to, KubeRayTarget)
+    if job.kubernetes is not None:
+        there = job.kubernetes.model_copy(update={"namespace": to.namespace})
+        job = job.model_copy(update={"kubernetes": there})
+    rendered = render(job, progress, supersede, variables)
+    with of_cluster():
+        to.rehearse(rendered)
+    return rendered

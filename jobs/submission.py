@@ -11,10 +11,12 @@ import cluster
 import jobs
 import perceiver_core
 import pipelines
+from cluster.kuberay.target import KubeRayTarget
 from cluster.target import ENDED, Submission, Target
 from jobs.attempt import Found, which
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
+from jobs.reach import check_reach
 from jobs.records import read_spec
 from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
@@ -41,8 +43,11 @@ def submit(
     may look at the target sees them. Without `send_code` the target's own perceiver-batch is used. Raises SpecError,
     TargetError.
     """
-    to = target_named(target, store)
+    to = target_named(target, store, job.kubernetes)
     environment = taken(variables)
+    if isinstance(to, KubeRayTarget):
+        check_reach(job)
+        send_code = False  # its image has it
     with of_cluster():
         nodes = to.nodes()
     found = which(job, progress, supersede, nodes)
@@ -100,12 +105,15 @@ def _sent(
     folder = _folder(store, run.run_id)
     write_job(job, folder)
     with of_cluster():
-        number = 1
-        while last := to.look(_id(run.run_id, number)):
-            if last.state not in ENDED:
-                return _known(run, to, last.id, store), False
+        number = _number(run.submission) if run.target == to.name else 1
+        while True:
+            id = _id(run.run_id, number)
+            last = to.look(id)
+            if last is not None and last.state not in ENDED:
+                return _known(run, to, id, store), False
+            if last is None and id != run.submission:  # else it was there, and the target has forgotten it
+                break
             number += 1
-        id = _id(run.run_id, number)
         sent = to.submit(
             as_submission(job, run.run_id, id, to.name, folder, supersede, environment, send_code)
         )
@@ -137,6 +145,7 @@ def as_submission(
 ) -> Submission:
     """What makes an attempt of a run at a target, of the job that is written into the folder. Raises SpecError."""
     if target.partition(" ")[0] == "kuberay":
+        check_reach(job)
         _check_output(job)
     on_cluster = target != "local"
     command = (
@@ -183,6 +192,11 @@ def _known(run: Run, to: Target, id: str, store: RunStore) -> Run:
 def _id(run_id: str, number: int) -> str:
     """A submission's: the run's, and from the second on its number, for Ray never takes an id twice."""
     return run_id if number == 1 else f"{run_id}-{number}"
+
+
+def _number(submission: str) -> int:
+    """Which of its run's a submission is."""
+    return int(submission.partition("-")[2] or 1)
 
 
 def taken(variables: Iterable[str]) -> dict[str, str]:

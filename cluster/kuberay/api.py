@@ -6,17 +6,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tenacity
 
 from cluster.errors import ClusterError, ConnectionLostError
 
-_T = TypeVar("_T")
 IN_CLUSTER = "in-cluster"  #: the context of a process that runs in the cluster itself
 _GROUP, _VERSION, _PLURAL = "ray.io", "v1", "rayjobs"
+#: What a namespace's users need: verb, API group and resource.
+RIGHTS = (
+    *((verb, _GROUP, _PLURAL) for verb in ("create", "get", "delete")),
+    *((verb, "", "configmaps") for verb in ("create", "get", "delete")),
+    *(("list", "", resource) for resource in ("pods", "events")),
+    ("get", "", "pods/log"),
+)
+RIGHTS_OF_HTTP = (("get", "", "services/proxy"), ("get", "", "secrets"))  #: for logs in HTTPMode
 _TIMEOUT_S = (5.0, 30.0)  # to connect, and for an answer
+#: Answers are taken as they come: the client's models (37) refuse what another version of Kubernetes leaves out.
+_RAW: dict[str, Any] = {"_preload_content": False, "_request_timeout": _TIMEOUT_S}
 _SILENCE_S = 60.0  # of a log that is followed: then its connection may be dead without a word
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.2, min=0.05, max=10.0)
 _PASSING = (408, 429, 500, 502, 503, 504)
 _MISSING = "Kubernetes needs its client: pip install 'perceiver-batch[kube]'."
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -25,9 +35,7 @@ _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 class ApiError(ClusterError):
     """What the API answered instead of what was asked for."""
 
-    def __init__(
-        self, message: str, status: int = 0, reason: str = "", after_s: float | None = None
-    ) -> None:
+    def __init__(self, message: str, status: int = 0, reason: str = "", after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason  #: in one word, as the API gives it
@@ -47,101 +55,72 @@ class Api:
     namespace: str
     patience_s: float = 60.0  #: for so long it is asked again after what passes
 
-    def rayjob(self, name: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self._asked(
-                lambda kube: kube.custom.get_namespaced_custom_object(
-                    _GROUP, _VERSION, self.namespace, _PLURAL, name, _request_timeout=_TIMEOUT_S
-                )
-            )
-            return found
-        except ApiError as error:
-            if error.status == 404 and error.reason == "NotFound":
-                return None
-            raise
-
     def create(self, manifest: dict[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """Create a ConfigMap or a RayJob; with `dry_run` all is checked, and nothing kept."""
         kept = {"dry_run": "All"} if dry_run else {}
         if manifest["kind"] == "ConfigMap":
             return self._asked(
-                lambda kube: kube.plain(
-                    kube.core.create_namespaced_config_map(
-                        self.namespace, manifest, _request_timeout=_TIMEOUT_S, **kept
-                    )
-                )
+                lambda kube: kube.core.create_namespaced_config_map(self.namespace, manifest, **kept, **_RAW)
             )
         return self._asked(
             lambda kube: kube.custom.create_namespaced_custom_object(
-                _GROUP, _VERSION, self.namespace, _PLURAL, manifest,
-                field_validation="Strict", _request_timeout=_TIMEOUT_S, **kept,
+                *self._of_rayjobs, manifest, field_validation="Strict", **kept, **_RAW
             )
-        )  # fmt: skip
+        )
 
-    def delete(self, name: str, uid: str) -> None:
-        """Delete a RayJob, if it is still the one of that uid; what it owns goes with it."""
-        self._asked(
-            lambda kube: kube.custom.delete_namespaced_custom_object(
-                _GROUP, _VERSION, self.namespace, _PLURAL, name,
-                body={"propagationPolicy": "Background", "preconditions": {"uid": uid}}, _request_timeout=_TIMEOUT_S,
-            )
-        )  # fmt: skip
+    def rayjob(self, name: str) -> dict[str, Any] | None:
+        return self._found(
+            lambda kube: kube.custom.get_namespaced_custom_object(*self._of_rayjobs, name, **_RAW)
+        )
 
     def config_map(self, name: str) -> dict[str, Any] | None:
-        try:
-            return self._asked(
-                lambda kube: kube.plain(
-                    kube.core.read_namespaced_config_map(name, self.namespace, _request_timeout=_TIMEOUT_S)
-                )
+        return self._found(lambda kube: kube.core.read_namespaced_config_map(name, self.namespace, **_RAW))
+
+    def delete_rayjob(self, name: str, uid: str) -> None:
+        """Delete a RayJob, if it is still the one of that uid, and in time what it owns. Nothing if it isn't."""
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        self._deleted(
+            lambda kube: kube.custom.delete_namespaced_custom_object(
+                *self._of_rayjobs, name, body=options, **_RAW
             )
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        )
 
     def delete_config_map(self, name: str, uid: str) -> None:
-        """Delete a ConfigMap, if it is still the one of that uid."""
-        self._asked(
-            lambda kube: kube.core.delete_namespaced_config_map(
-                name, self.namespace, body={"preconditions": {"uid": uid}}, _request_timeout=_TIMEOUT_S
-            )
+        """Delete a ConfigMap, if it is still the one of that uid. Nothing if it isn't."""
+        options = {"preconditions": {"uid": uid}}
+        self._deleted(
+            lambda kube: kube.core.delete_namespaced_config_map(name, self.namespace, body=options, **_RAW)
         )
 
     def pods(self, labels: str) -> list[dict[str, Any]]:
         """The pods with these labels (name=value,...), the newest last."""
         found = self._asked(
-            lambda kube: kube.plain(
-                kube.core.list_namespaced_pod(
-                    self.namespace, label_selector=labels, _request_timeout=_TIMEOUT_S
-                )
-            )
+            lambda kube: kube.core.list_namespaced_pod(self.namespace, label_selector=labels, **_RAW)
         )
-        return sorted(found.get("items", []), key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+        return sorted(found["items"], key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
 
     def warnings(self, name: str) -> list[str]:
         """What the cluster warned of an object, the newest last."""
+        about = f"involvedObject.name={name},type=Warning"
         found = self._asked(
-            lambda kube: kube.plain(
-                kube.core.list_namespaced_event(
-                    self.namespace, field_selector=f"involvedObject.name={name},type=Warning",
-                    _request_timeout=_TIMEOUT_S,
-                )
-            )
-        )  # fmt: skip
-        events = sorted(found.get("items", []), key=lambda event: event.get("lastTimestamp") or "")
+            lambda kube: kube.core.list_namespaced_event(self.namespace, field_selector=about, **_RAW)
+        )
+        events = sorted(found["items"], key=lambda event: event.get("lastTimestamp") or "")
         return [f"{event.get('reason')}: {event.get('message')}" for event in events]
 
     def log(self, pod: str, container: str, follow: bool, since_s: int | None) -> Iterator[bytes]:
         """A container's log in pieces, each line with its time before it; ConnectionLostError where it breaks off."""
-        since = {} if since_s is None else {"since_seconds": since_s}
-        answer = self._asked(
-            lambda kube: kube.core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, follow=follow, timestamps=True, _preload_content=False,
-                _request_timeout=(_TIMEOUT_S[0], _SILENCE_S), **since,
-            )
-        )  # fmt: skip
         import urllib3
 
+        asked = {"container": container, "follow": follow, "timestamps": True, "_preload_content": False}
+        since = {} if since_s is None else {"since_seconds": since_s}
+        silence = (_TIMEOUT_S[0], _SILENCE_S)
+        answer = self._asked(
+            lambda kube: kube.core.read_namespaced_pod_log(
+                pod, self.namespace, **asked, **since, _request_timeout=silence
+            ),
+            read=lambda answer: answer,
+        )
         try:
             yield from answer.stream(1 << 16)
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -149,60 +128,70 @@ class Api:
         finally:
             answer.close()
 
-    def through(self, service: str, port: int, path: str, headers: dict[str, str]) -> bytes:
+    def through(self, service: str, port: int, path: str, headers: dict[str, str]) -> Any:
         """What a service answers at a path, by way of the API."""
         return self._asked(
             lambda kube: kube.core.connect_get_namespaced_service_proxy_with_path(
-                f"{service}:{port}", self.namespace, path,
-                _headers=headers, _preload_content=False, _request_timeout=_TIMEOUT_S,
-            ).data
-        )  # fmt: skip
-
-    def secret(self, name: str) -> dict[str, str]:
-        """A Secret's entries, in base64."""
-        return self._asked(
-            lambda kube: (
-                kube.core.read_namespaced_secret(name, self.namespace, _request_timeout=_TIMEOUT_S).data or {}
+                f"{service}:{port}", self.namespace, path, _headers=headers, **_RAW
             )
         )
 
+    def secret(self, name: str) -> dict[str, str]:
+        """A Secret's entries, in base64."""
+        found = self._asked(lambda kube: kube.core.read_namespaced_secret(name, self.namespace, **_RAW))
+        return found.get("data") or {}
+
     def version(self) -> str:
         """Of the cluster's Kubernetes."""
-        return self._asked(lambda kube: str(kube.version.get_code(_request_timeout=_TIMEOUT_S).git_version))
+        return str(self._asked(lambda kube: kube.version.get_code(**_RAW))["gitVersion"])
 
     def serves_rayjobs(self) -> bool:
         """Whether KubeRay's definition of RayJobs is there."""
-        try:
-            found = self._asked(
-                lambda kube: kube.plain(
-                    kube.custom.get_api_resources(_GROUP, _VERSION, _request_timeout=_TIMEOUT_S)
-                )
-            )
-        except ApiError as error:
-            if error.status == 404:
-                return False
-            raise
-        return any(one.get("name") == _PLURAL for one in found.get("resources", []))
+        found = self._found(lambda kube: kube.custom.get_api_resources(_GROUP, _VERSION, **_RAW), True)
+        return any(one.get("name") == _PLURAL for one in (found or {}).get("resources", []))
 
     def may(self, verb: str, resource: str, group: str = "") -> bool:
         """Whether this account may do that in the namespace."""
         plural, _, part = resource.partition("/")
-        attributes = {
-            "namespace": self.namespace, "verb": verb, "group": group, "resource": plural, "subresource": part,
-        }  # fmt: skip
+        about = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": plural,
+            "subresource": part,
+        }
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes},
+            "spec": {"resourceAttributes": about},
         }
-        found = self._asked(
-            lambda kube: kube.authorization.create_self_subject_access_review(
-                review, _request_timeout=_TIMEOUT_S
-            )
-        )
-        return bool(found.status.allowed)
+        found = self._asked(lambda kube: kube.authorization.create_self_subject_access_review(review, **_RAW))
+        return bool(found["status"]["allowed"])
 
-    def _asked(self, ask: Callable[["_Kube"], _T]) -> _T:
+    @property
+    def _of_rayjobs(self) -> tuple[str, str, str, str]:
+        return _GROUP, _VERSION, self.namespace, _PLURAL
+
+    def _found(self, ask: Callable[["_Kube"], Any], or_no_kind: bool = False) -> dict[str, Any] | None:
+        """What is there; None if it isn't, or with `or_no_kind` nothing of its kind is known."""
+        try:
+            found: dict[str, Any] = self._asked(ask)
+            return found
+        except ApiError as error:
+            if error.status == 404 and (error.reason == "NotFound" or or_no_kind):
+                return None
+            raise
+
+    def _deleted(self, ask: Callable[["_Kube"], Any]) -> None:
+        try:
+            self._asked(ask)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
+    def _asked(
+        self, ask: Callable[["_Kube"], Any], read: Callable[[Any], Any] = lambda _: json.loads(_.data)
+    ) -> Any:
         """What the API answers; what passes is asked again, with its Retry-After or longer and longer pauses."""
         import urllib3
 
@@ -219,13 +208,13 @@ class Api:
             with attempt:
                 kube = _connected(self.context, _kubeconfig())
                 try:
-                    return ask(kube)
+                    return read(ask(kube))
                 except kube.refusal as error:
                     raise self._refused(error) from error
                 except (urllib3.exceptions.HTTPError, OSError) as error:
                     raise ConnectionLostError(
-                        f"{_place(self.context)} does not answer ({type(error).__name__}). Check that it runs and can be "
-                        f"reached from here: kubectl{_flag(self.context)} version."
+                        f"{_place(self.context)} does not answer ({type(error).__name__}). Check that it runs and "
+                        f"can be reached from here: kubectl{_flag(self.context)} version."
                     ) from error
         raise AssertionError("tenacity returns or raises")
 
@@ -251,9 +240,7 @@ class Api:
                 f"namespace {self.namespace}; perceive doctor --target kuberay says what of it is missing."
             )
         elif status == 404 and not reason:
-            text = (
-                f"{place} serves no RayJobs (ray.io/v1). Install KubeRay's operator there, or choose another context."
-            )
+            text = f"{place} serves no RayJobs (ray.io/v1). Install KubeRay's operator there, or choose another context."
         elif status == 404 and (said.get("details") or {}).get("kind") == "namespaces":
             reason = "NoNamespace"
             text = f"{place} has no namespace {self.namespace}. Choose another with --namespace, or have it made."
@@ -273,7 +260,6 @@ class _Kube:
     version: Any
     authorization: Any
     refusal: type[Exception]
-    plain: Callable[[Any], Any]  #: an answer as the JSON that it came as
 
 
 @lru_cache(maxsize=8)  # its logins may be programs that take seconds
@@ -303,7 +289,6 @@ def _connected(context: str, kubeconfig: str) -> _Kube:
         client.VersionApi(api),
         client.AuthorizationV1Api(api),
         client.ApiException,
-        api.sanitize_for_serialization,
     )
 
 
@@ -343,13 +328,13 @@ def _kubeconfig() -> str:
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     wanted = error.after_s if isinstance(error, ApiError) else None
-    return max(wanted or 0.0, tenacity.wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.3)(state))
+    return max(wanted or 0.0, _BACKOFF(state))
 
 
 def _after(headers: Any) -> float | None:
     try:
-        return float((headers or {}).get("Retry-After"))
-    except (TypeError, ValueError):
+        return float(headers["Retry-After"])
+    except (KeyError, TypeError, ValueError):
         return None
 
 

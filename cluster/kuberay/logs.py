@@ -7,7 +7,6 @@ RayJob's message: the end of the log of a command that failed.
 """
 
 import base64
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -29,10 +28,14 @@ def written(api: Api, id: str, rayjob: dict[str, Any], follow: bool) -> Iterator
     """The log, as it comes with `follow`, until the RayJob ends or is gone. A cluster that takes over begins anew."""
     name, of_pods, of_ray, told = rayjob["metadata"]["name"], _PodLog(), _RayLog(), False
     while True:
-        ended = sent_of(id, rayjob).state in ENDED  # as it was before the read: what it wrote until then is read
+        ended = (
+            sent_of(id, rayjob).state in ENDED
+        )  # as it was before the read: what it wrote until then is read
         mode = rayjob["spec"].get("submissionMode")
         new = (
-            of_ray.new(api, id, rayjob) if mode == "HTTPMode" else of_pods.new(api, rayjob, follow and not ended)
+            of_ray.new(api, id, rayjob)
+            if mode == "HTTPMode"
+            else of_pods.new(api, rayjob, follow and not ended)
         )
         for text in new:
             told = True
@@ -126,14 +129,16 @@ class _RayLog:
             self.cluster, self.told = cluster, 0
         path = f"api/jobs/{status.get('jobId') or id}/logs"
         try:
-            answer = replace(api, patience_s=_PATIENCE_S).through(service, _DASHBOARD, path, self._token(api, rayjob))
+            answer = replace(api, patience_s=_PATIENCE_S).through(
+                service, _DASHBOARD, path, self._token(api, rayjob)
+            )
         except ConnectionLostError:
             return
         except ApiError as error:
             if error.status not in _NOT_THERE:
                 raise
             return
-        text = json.loads(answer)["logs"]
+        text = answer["logs"]
         if new := text[self.told :]:
             self.told = len(text)
             yield new

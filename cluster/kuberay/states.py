@@ -1,4 +1,4 @@
-"""What KubeRay says of a RayJob, as what became of a submission. KubeRay 1.7; statuses that are not known are said so."""
+"""What KubeRay (1.7) says of a RayJob, as what became of a submission; of what is not known, that it isn't."""
 
 import re
 from collections.abc import Callable
@@ -33,22 +33,32 @@ def sent_of(id: str, rayjob: dict[str, Any], why: Callable[[dict[str, Any]], str
     """What became of a submission that is this RayJob; `why` is asked what keeps one from beginning."""
     status = rayjob.get("status") or {}
     deployment, ray_job = status.get("jobDeploymentStatus") or "", status.get("jobStatus") or ""
-    message = _text(status.get("message"))
+    reason, message = status.get("reason") or "", _text(status.get("message"))
     if deployment in _ENDED:
-        return _ended(id, deployment, ray_job, status.get("reason") or "", message)
-    if rayjob["metadata"].get("deletionTimestamp"):
-        return Sent(id, "running", "It is being stopped: KubeRay ends its command, and then takes its cluster down.")
-    if deployment == "Suspended" or (not deployment and rayjob["spec"].get("suspend")):
-        return _suspended(id, rayjob)
-    if deployment == "Running":
-        return _running(id, ray_job)
-    if deployment == "Retrying":
-        reason = _failed(status.get("reason") or "", message)
-        return Sent(id, "pending", f"{reason} KubeRay starts another cluster for it, which goes on with the run.")
-    if deployment in _GOING:
+        sent = _ended(id, deployment, ray_job, reason, message)
+    elif rayjob["metadata"].get("deletionTimestamp"):
+        sent = Sent(
+            id, "running", "It is being stopped: KubeRay ends its command, and then takes its cluster down."
+        )
+    elif deployment == "Suspended" or (not deployment and rayjob["spec"].get("suspend")):
+        sent = _suspended(id, rayjob)
+    elif deployment == "Running":
+        sent = _running(id, ray_job)
+    elif deployment == "Retrying":
+        failed = _failed(reason, message)
+        sent = Sent(
+            id, "pending", f"{failed} KubeRay starts another cluster for it, which goes on with the run."
+        )
+    elif deployment in _GOING:
         state, text = _GOING[deployment]
-        return Sent(id, state, " ".join(filter(None, (text, why(rayjob) if state == "pending" else ""))))
-    return Sent(id, "running", f"KubeRay says that it is {deployment!r}, which this perceiver-batch does not know.")
+        sent = Sent(id, state, " ".join(filter(None, (text, why(rayjob) if state == "pending" else ""))))
+    else:
+        sent = Sent(
+            id,
+            "running",
+            f"KubeRay says that it is {deployment!r}, which this perceiver-batch does not know.",
+        )
+    return sent
 
 
 def _running(id: str, ray_job: str) -> Sent:
@@ -73,10 +83,17 @@ def _ended(id: str, deployment: str, ray_job: str, reason: str, message: str) ->
     if code in DONE:  # to Ray whatever isn't 0 is a failure
         return Sent(id, "succeeded", exit_code=code)
     if deployment == "Complete" and ray_job != "FAILED":
-        return Sent(id, "failed", f"KubeRay says that it is complete, and of its command {ray_job or 'nothing'!r}.")
+        return Sent(
+            id, "failed", f"KubeRay says that it is complete, and of its command {ray_job or 'nothing'!r}."
+        )
     if deployment == "ValidationFailed":
         reason = reason or deployment
-    return Sent(id, "failed", _failed(reason or "AppFailed", message), code if code is None or code >= 0 else 128 - code)
+    return Sent(
+        id,
+        "failed",
+        _failed(reason or "AppFailed", message),
+        code if code is None or code >= 0 else 128 - code,
+    )
 
 
 def _failed(reason: str, message: str) -> str:
@@ -84,7 +101,9 @@ def _failed(reason: str, message: str) -> str:
     if told:
         last = message.rstrip().rpartition("\n")[2] if "\n" in message else ""
         return f"Its command ended with exit code {told[1]}{f'; its log ends with: {last}' if last else '.'}"
-    what = REASONS.get(reason) or f"It failed for a reason that this perceiver-batch does not know, {reason!r}"
+    what = (
+        REASONS.get(reason) or f"It failed for a reason that this perceiver-batch does not know, {reason!r}"
+    )
     return f"{what}: {message.rstrip('.')}." if message else f"{what}."
 
 
@@ -115,7 +134,9 @@ def waits_for(pods: list[dict[str, Any]], warnings: Callable[[str], list[str]]) 
         reason = _unscheduled(pod) or _stuck(pod) or _creating(pod, warnings)
         if reason:
             reasons[reason] = reasons.get(reason, 0) + 1
-    return " ".join(f"{count} of its {len(pods)} pods: {reason.rstrip('.')}." for reason, count in reasons.items())
+    return " ".join(
+        f"{count} of its {len(pods)} pods: {reason.rstrip('.')}." for reason, count in reasons.items()
+    )
 
 
 def _unscheduled(pod: dict[str, Any]) -> str:
@@ -130,9 +151,8 @@ def _stuck(pod: dict[str, Any]) -> str:
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         waiting = (container.get("state") or {}).get("waiting")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return f"{waiting['reason']} of {container.get('image') or container['name']}, {waiting.get('message') or ''}".rstrip(
-                ", "
-            )
+            what = f"{waiting['reason']} of {container.get('image') or container['name']}"
+            return f"{what}, {waiting['message']}" if waiting.get("message") else what
     return ""
 
 

@@ -6,7 +6,7 @@ waits for its files, until the same submission brings them or its deadline passe
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,9 @@ class KubeRayTarget:
 
     context: str  #: of the kubeconfig, or in-cluster
     namespace: str
-    settings: Kubernetes | None = None  #: what runs are made of; to look at one, and to end it, none are needed
+    settings: Kubernetes | None = (
+        None  #: what runs are made of; to look at one, and to end it, none are needed
+    )
     patience_s: float = 60.0  #: with an API that throttles, fails or doesn't answer
 
     @property
@@ -45,23 +47,23 @@ class KubeRayTarget:
         """What a submission comes to: its ConfigMap and its RayJob. ClusterError of all that the operator refuses."""
         if submission.packages:
             raise ClusterError(
-                "No code goes along to Kubernetes, where a run's files may have 1 MB: the image has its perceiver-batch."
+                "No code goes along to Kubernetes, where a run's files may have 1 MB: the image has its "
+                "perceiver-batch."
             )
         return render.manifests(self._needed().model_copy(update={"namespace": self.namespace}), submission)
 
-    def accepted(self, submission: Submission) -> list[Manifest]:
-        """What a submission comes to, which the API has checked as if it were to be created (dryRun=All)."""
-        rendered = self.manifests(submission)
-        for manifest in rendered:
+    def rehearse(self, manifests: Iterable[Manifest]) -> None:
+        """Have the API check them as if they were to be created (dryRun=All)."""
+        for manifest in manifests:
             try:
                 self.api.create(manifest, dry_run=True)
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     raise
-        return rendered
 
     def submit(self, submission: Submission) -> bool:
-        config_map, rayjob = self.accepted(submission)
+        config_map, rayjob = self.manifests(submission)
+        self.rehearse((config_map, rayjob))
         mine = uuid.uuid4().hex
         rayjob["metadata"].setdefault("annotations", {})[_SENT_BY] = mine
         try:
@@ -96,11 +98,7 @@ class KubeRayTarget:
         rayjob = self._rayjob(id)
         if rayjob is None or states.sent_of(id, rayjob).state in ENDED:
             return
-        try:
-            self.api.delete(rayjob["metadata"]["name"], rayjob["metadata"]["uid"])
-        except ApiError as error:
-            if error.status not in (404, 409):  # it is gone, or another one by now
-                raise
+        self.api.delete_rayjob(rayjob["metadata"]["name"], rayjob["metadata"]["uid"])
 
     def _rayjob(self, id: str) -> Manifest | None:
         return self.api.rayjob(render.object_name(id))
@@ -126,11 +124,7 @@ class KubeRayTarget:
             if any(one["uid"] == about["uid"] for one in owners):
                 return
             # Of a RayJob of that name before: the cluster may collect it at any moment, also from under this one.
-            try:
-                self.api.delete_config_map(about["name"], there["metadata"]["uid"])
-            except ApiError as error:
-                if error.status not in (404, 409):
-                    raise
+            self.api.delete_config_map(about["name"], there["metadata"]["uid"])
         raise ClusterError(
             f"ConfigMap {about['name']} in namespace {self.namespace} is another's, and comes again whenever it is "
             f"deleted: RayJob {about['name']} waits for its own. Find out who makes it, and submit again."
@@ -143,7 +137,9 @@ class KubeRayTarget:
             pods = self.api.pods(f"ray.io/cluster={cluster}") if cluster else []
             if pods:
                 return states.waits_for(pods, self.api.warnings)
-            told = (self.api.warnings(cluster) if cluster else []) or self.api.warnings(rayjob["metadata"]["name"])
+            told = (self.api.warnings(cluster) if cluster else []) or self.api.warnings(
+                rayjob["metadata"]["name"]
+            )
             return f"{told[-1].rstrip('.')}." if told else ""
         except ApiError as error:
             if error.status != 403:

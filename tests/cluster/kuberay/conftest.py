@@ -21,4 +21,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def target(server: Server) -> KubeRayTarget:
-    return KubeRayTarget("here", "batch", Kubernetes(image=IMAGE, submission_mode="SidecarMode"), patience_s=5.0)
+    return KubeRayTarget(
+        "here", "batch", Kubernetes(image=IMAGE, submission_mode="SidecarMode"), patience_s=5.0
+    )

@@ -178,7 +178,10 @@ class Operator:
         work.log.end()
         if code == 0:
             self._say(
-                name, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED", message="Job finished successfully."
+                name,
+                jobDeploymentStatus="Complete",
+                jobStatus="SUCCEEDED",
+                message="Job finished successfully.",
             )
             return
         end = "\n".join(work.said)[-20000:]
@@ -214,7 +217,9 @@ class Operator:
         """Ray's job API of a head, behind its service."""
         cluster = service.partition(":")[0].removesuffix("-head-svc")
         work = self.work.get(cluster)
-        if work is None or not any(one["metadata"]["name"] == cluster for one in self.server.list("rayclusters")):
+        if work is None or not any(
+            one["metadata"]["name"] == cluster for one in self.server.list("rayclusters")
+        ):
             return 503, b"no endpoints available for service"
         if headers.get("X-Ray-Authorization") != f"Bearer token-of-{cluster}":
             return 401, b"Unauthorized: Missing authentication token"

