@@ -8,13 +8,13 @@ from typing import Any
 from cluster.errors import ClusterError
 from cluster.kuberay.render import manifests, nodes
 from cluster.kuberay.target import KubeRayTarget
-from jobs.attempt import which
 from jobs.errors import of_cluster
 from jobs.finding import target_named
 from jobs.resolve import pools_of
 from jobs.spec import Job, SpecError
 from jobs.store import RunStore
 from jobs.submission import as_submission, settled, taken, write_job
+from jobs.which import which
 from pipelines.meter import Progress
 
 _MISSING = (
@@ -49,7 +49,7 @@ def render(
         folder = Path(temporary)
         write_job(job, folder)
         id = name or run_id
-        submission = as_submission(job, run_id, id, "kuberay", folder, supersede, environment, False)
+        submission = as_submission(job, run_id, id, "kuberay", folder, supersede, environment, False, "")
         try:
             return manifests(settings, submission)
         except ClusterError as error:

@@ -13,7 +13,6 @@ import perceiver_core
 import pipelines
 from cluster.kuberay.target import KubeRayTarget
 from cluster.target import ENDED, Submission, Target
-from jobs.attempt import Found, which
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
 from jobs.reach import check_reach
@@ -21,11 +20,14 @@ from jobs.records import read_spec
 from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
 from jobs.store import Run, RunStore
+from jobs.which import Found, which
 from pipelines.meter import Progress
 from pipelines.secrets import names_secret
 from pipelines.storage import open_storage
 
 _ROOMS = tuple(Path(room.__path__[0]) for room in (perceiver_core, pipelines, jobs, cluster))
+
+_FIRE = "fire"  # beside job.yaml: the schedule's time that the run is of
 
 
 def submit(
@@ -36,12 +38,13 @@ def submit(
     supersede: bool = False,
     variables: Iterable[str] = (),
     send_code: bool = True,
+    fire: str = "",
 ) -> tuple[Run, bool]:
     """Hand a run to a target; the run, and whether it was sent: not one that is there and works on it, or is done.
 
     `variables` are names of this environment's variables that go along, as endpoints and regions: no secrets, for who
-    may look at the target sees them. Without `send_code` the target's own perceiver-batch is used. Raises SpecError,
-    TargetError.
+    may look at the target sees them. Without `send_code` the target's own perceiver-batch is used. With `fire`, a
+    schedule's time, it is that fire's run. Raises SpecError, TargetError.
     """
     to = target_named(target, store, job.kubernetes)
     environment = taken(variables)
@@ -50,7 +53,7 @@ def submit(
         send_code = False  # its image has it
     with of_cluster():
         nodes = to.nodes()
-    found = which(job, progress, supersede, nodes)
+    found = which(job, progress, supersede, nodes, fire)
     record, is_done = found.record, found.table is not None
     run = store.get(record.run_id)
     job = settled(job, found)
@@ -67,12 +70,14 @@ def submit(
         )
     if is_done:
         return refreshed(run, store)[0], False
-    return _sent(run, job, to, store, supersede, environment, send_code)
+    return _sent(run, job, to, store, supersede, environment, send_code, fire)
 
 
 def resubmit(run: Run, target: str, store: RunStore, progress: Progress) -> tuple[Run, bool]:
     """Hand a run that is not done to a target again, by its own job; as `submit`."""
-    return submit(job_of(run, store), target, store, progress)
+    told = _folder(store, run.run_id) / _FIRE
+    fire = told.read_text() if told.exists() else ""
+    return submit(job_of(run, store), target, store, progress, fire=fire)
 
 
 def job_of(run: Run, store: RunStore) -> Job:
@@ -101,9 +106,11 @@ def _sent(
     supersede: bool,
     environment: dict[str, str],
     send_code: bool,
+    fire: str,
 ) -> tuple[Run, bool]:
     folder = _folder(store, run.run_id)
     write_job(job, folder)
+    (folder / _FIRE).write_text(fire)
     with of_cluster():
         number = _number(run.submission) if run.target == to.name else 1
         while True:
@@ -115,7 +122,7 @@ def _sent(
                 break
             number += 1
         sent = to.submit(
-            as_submission(job, run.run_id, id, to.name, folder, supersede, environment, send_code)
+            as_submission(job, run.run_id, id, to.name, folder, supersede, environment, send_code, fire)
         )
     return _known(run, to, id, store), sent
 
@@ -142,6 +149,7 @@ def as_submission(
     supersede: bool,
     environment: Mapping[str, str],
     send_code: bool,
+    fire: str,
 ) -> Submission:
     """What makes an attempt of a run at a target, of the job that is written into the folder. Raises SpecError."""
     if target.partition(" ")[0] == "kuberay":
@@ -153,6 +161,7 @@ def as_submission(
         *("-m", "jobs", "run", "job.yaml"),
         *(["--ray-address", "auto"] if on_cluster else []),
         *(["--supersede"] if supersede else []),
+        *(["--fire", fire] if fire else []),
     )
     return Submission(
         id=id,

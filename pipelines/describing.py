@@ -51,7 +51,9 @@ def type_in_words(kind: Any) -> str:
         return f"[{', '.join('...' if one is ... else type_in_words(one) for one in every)}]"
     if origin is dict:
         return f"{{{': '.join(map(type_in_words, inner))}}}"
-    if fields := getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None):  # pydantic's
+    if fields := getattr(kind, "__dataclass_fields__", None) or getattr(
+        kind, "model_fields", None
+    ):  # pydantic's
         return f"{{{', '.join(fields)}}}"
     return "null" if kind is type(None) else str(kind.__name__)
 

@@ -236,7 +236,7 @@ class Api:
             )
         elif status == 403:
             text = (
-                f"{place} refuses it (403): {message}. Ask for the Role that the README lists under Kubernetes, in "
+                f"{place} refuses it (403): {message}. Ask for the Role that the README lists, On Kubernetes, in "
                 f"namespace {self.namespace}; perceive doctor --target kuberay says what of it is missing."
             )
         elif status == 404 and not reason:

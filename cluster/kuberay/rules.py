@@ -184,8 +184,9 @@ def _rule_times(rules: Sequence[Mapping[str, Any]], at: str) -> Iterator[str]:
 
 
 def _runtime_env(spec: Mapping[str, Any], at: str) -> Iterator[str]:
+    text = spec.get("runtimeEnvYAML")
     try:
-        document = yaml.safe_load(spec.get("runtimeEnvYAML") or "{}")
+        document = yaml.safe_load(text) if isinstance(text, str) and text else {}
     except yaml.YAMLError:
         yield f"{at}.runtimeEnvYAML: expected YAML; got a text that is none. Mend it, or leave it out."
         return
@@ -220,6 +221,6 @@ def _schedule(spec: Mapping[str, Any]) -> Iterator[str]:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             yield (
-                f"spec.timeZone: expected a time zone's name, such as Europe/Berlin; got {zone!r}. Correct it, or leave "
-                "it out for the operator's own."
+                f"spec.timeZone: expected a time zone's name, such as Europe/Berlin; got {zone!r}. Correct it, or "
+                "leave it out for the operator's own."
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.cli.attach import follow
-from jobs.cli.run import ending
+from jobs.cli.run import FIRE, ending
 from jobs.cli.status import following
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def name_of(target: str, address: str | None, namespace: str | None, context: st
     type=click.Choice(["client", "server"]),
     help="Of Kubernetes: send nothing, but check what would be sent, here, or by asking the cluster's API as well.",
 )
+@FIRE
 @click.option(
     "--wait", is_flag=True, help="Follow it to its end, and exit with its code, as perceive attach does."
 )
@@ -89,6 +90,7 @@ def submit(
     variables: tuple[str, ...],
     installed: bool,
     dry_run: str | None,
+    fire: str,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -124,6 +126,7 @@ def submit(
                 supersede=supersede,
                 variables=variables,
                 send_code=not installed,
+                fire=fire,
             )
     sys.exit(handed_over(run, sent, wait, as_json))
 

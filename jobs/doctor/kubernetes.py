@@ -25,7 +25,7 @@ def kuberay(address: str) -> Iterator[Check]:
     if missing:
         yield Check(
             "rights", "failed", f"In {to.namespace}, this account may not {', '.join(missing)}.",
-            "Ask for the Role that the README lists under Kubernetes.",
+            "Ask for the Role that the README lists, On Kubernetes.",
         )  # fmt: skip
     elif of_http:
         yield Check(

@@ -266,8 +266,8 @@ class Server:
         }
         return made
 
-    def _check(self, kind: str, document: Object) -> None:
-        if crds.HERE and (causes := crds.problems(kind, document)):
+    def _check(self, kind: str, document: Object, before: Object | None = None) -> None:
+        if crds.FOLDER.is_dir() and (causes := crds.problems(kind, document, before)):
             raise _invalid(kind, document["metadata"]["name"], causes)
 
     def _replaced(
@@ -288,7 +288,7 @@ class Server:
         kept = {name: about[name] for name in ("uid", "creationTimestamp", "name", "namespace")}
         after["metadata"] = after["metadata"] | kept
         if KINDS[plural][0] != "v1":
-            self._check(KINDS[plural][1], after)
+            self._check(KINDS[plural][1], after, before)
         if after.get("spec") != before.get("spec"):
             after["metadata"]["generation"] = about["generation"] + 1
         if not dry_run:

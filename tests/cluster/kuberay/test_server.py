@@ -153,7 +153,7 @@ def test_a_finalizer_holds_what_is_deleted(custom: client.CustomObjectsApi) -> N
         custom.get_namespaced_custom_object(*RAYJOBS, "one")
 
 
-@pytest.mark.skipif(not crds.HERE, reason="KubeRay's definitions (shared/crds) are not beside this checkout")
+@crds.needs_crds
 def test_the_definitions_are_held(custom: client.CustomObjectsApi, server: Server) -> None:
     for wrong in (rayjob(backoffLimit="two"), rayjob(preRunningDeadlineSeconds=0), rayjob(entryPoint="typo")):
         with refused(422, "Invalid"):
