@@ -104,6 +104,8 @@ def submit(
         raise click.UsageError(
             "--dry-run is of --target kuberay: elsewhere perceive plan says what would be done."
         )
+    if dry_run and fire:
+        raise click.UsageError("--dry-run is of a job as it is now: leave --fire out.")
     with ending(None, as_json) as give_up:
         from jobs.cli.progress import terminal_progress
         from jobs.rendering import rehearse
