@@ -364,7 +364,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, path: str, query: dict[str, str], body: Any, fault: Fault | None) -> Any:
         if self.headers.get("Authorization") != f"Bearer {self.api.token}":
             raise Refusal(401, "Unauthorized")
-        if path == "/version":
+        if path.rstrip("/") == "/version":
             return {
                 "major": "1", "minor": "37", "gitVersion": "v1.37.0", "gitCommit": "", "gitTreeState": "clean",
                 "buildDate": "", "goVersion": "", "compiler": "", "platform": "",
