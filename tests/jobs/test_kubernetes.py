@@ -50,7 +50,10 @@ def job(model: Path, tmp_path: Path) -> Path:
         "kubernetes": {
             "image": IMAGE,
             "submission_mode": "SidecarMode",
-            "volumes": {str(tmp_path): {"claim": "all"}, str(model.parent): {"claim": "models", "read_only": True}},
+            "volumes": {
+                str(tmp_path): {"claim": "all"},
+                str(model.parent): {"claim": "models", "read_only": True},
+            },
         },
     }
     path = tmp_path / "job.yaml"
@@ -76,7 +79,12 @@ def rayjobs(server: Server) -> list[str]:
 def test_by_its_name_alone_a_run_is_watched_stopped_and_resumed(job: Path, server: Server) -> None:
     sent = asks("submit", job, "--target", "kuberay")
     run_id = sent["run_id"]
-    assert (sent["sent"], sent["state"], sent["target"], sent["submission"]) == (True, "submitted", NAMED, run_id)
+    assert (sent["sent"], sent["state"], sent["target"], sent["submission"]) == (
+        True,
+        "submitted",
+        NAMED,
+        run_id,
+    )
     assert rayjobs(server) == [f"perceive-{run_id}"]
     assert not asks("submit", job, "--target", "kuberay")["sent"]
     assert "KubeRay's operator has not taken it up." in says("status", run_id)
@@ -117,7 +125,12 @@ def test_a_run_that_kubernetes_ended_is_lost_and_says_why(job: Path, server: Ser
 def test_what_its_driver_refuses_is_a_bad_job(job: Path, server: Server) -> None:
     run_id = asks("submit", job, "--target", "kuberay")["run_id"]
     message = "Job entrypoint command failed with exit code 2. No logs available."
-    status = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": message}
+    status = {
+        "jobDeploymentStatus": "Failed",
+        "jobStatus": "FAILED",
+        "reason": "AppFailed",
+        "message": message,
+    }
     server.change("rayjobs", f"perceive-{run_id}", part="status", status=status)
     assert asks("status", run_id)["exit_code"] == 2
 
@@ -136,7 +149,9 @@ def test_a_dry_run_sends_nothing(job: Path, server: Server) -> None:
     assert asks("list")["runs"] == []
     assert "--dry-run is of --target kuberay" in says("submit", job, "--dry-run", "client", code=2)
     both = ["--address", "http://head:8265", "--namespace", "batch"]
-    assert "of a Ray cluster, or --namespace and --context, of Kubernetes" in says("submit", job, *both, code=2)
+    assert "of a Ray cluster, or --namespace and --context, of Kubernetes" in says(
+        "submit", job, *both, code=2
+    )
 
 
 def changed(job: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -154,11 +169,14 @@ def test_a_job_without_its_section_is_refused(job: Path, server: Server) -> None
 
 
 def test_what_pods_cannot_see_is_named(job: Path, server: Server, model: Path, tmp_path: Path) -> None:
-    changed(job, lambda document: document["kubernetes"].update(volumes={str(tmp_path / "out"): {"claim": "out"}}))
+    changed(
+        job, lambda document: document["kubernetes"].update(volumes={str(tmp_path / "out"): {"claim": "out"}})
+    )
     said = says("submit", job, "--target", "kuberay", code=2)
     assert (
         f"The job reads what pods of a cluster can't see:\n  input.uri: {tmp_path}/in\n  model.checkpoint: {model}\n"
-        f"Put it into a bucket, or below a path of kubernetes.volumes, where it must be here as well; got {tmp_path}/out."
+        "Put it into a bucket, or below a path of kubernetes.volumes, where it must be here as well; got "
+        f"{tmp_path}/out."
     ) in said
     assert server.requests == []
 
@@ -168,7 +186,11 @@ def test_what_pods_cannot_see_is_named(job: Path, server: Server, model: Path, t
     [
         (["s3://bucket/in", "/data/in"], "demo", []),
         (["/data"], "deepmind/language-perceiver", []),
-        (["/data2/in", "file:///elsewhere"], "https://host/model", ["input.uri: /data2/in", "input.uri: /elsewhere"]),
+        (
+            ["/data2/in", "file:///elsewhere"],
+            "https://host/model",
+            ["input.uri: /data2/in", "input.uri: /elsewhere"],
+        ),
         (["/data/../etc"], "/models/one", ["input.uri: /etc", "model.checkpoint: /models/one"]),
     ],
 )
@@ -212,7 +234,10 @@ def test_doctor_looks_at_kubernetes(server: Server) -> None:
     assert (rights.state, rights.found) == ("warning", "In batch, this account may not get services/proxy.")
     server.forbidden |= {("create", "rayjobs"), ("get", "pods/log")}
     rights = [*kubernetes.kuberay("@")][-1]
-    assert (rights.state, rights.found) == ("failed", "In batch, this account may not create rayjobs, get pods/log.")
+    assert (rights.state, rights.found) == (
+        "failed",
+        "In batch, this account may not create rayjobs, get pods/log.",
+    )
     server.serves_rayjobs = False
     kuberay = [*kubernetes.kuberay("@")][-1]
     assert (kuberay.state, kuberay.found) == ("failed", "here serves no RayJobs (ray.io/v1).")
