@@ -300,7 +300,7 @@ def _metadata(
 
 def _told(about: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """What is told of a submission, as labels where it may be one, and else as annotations."""
-    keyed = {f"{_OURS}/{name.replace('_', '-')}": value for name, value in about.items()}
+    keyed = {f"{_OURS}/{name.replace('_', '-')}": value for name, value in about.items() if value}
     labels = {key: value for key, value in keyed.items() if not wrong_value(value)}
     return labels, {key: value for key, value in keyed.items() if key not in labels}
 
