@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import to_json
 
+from cluster.kuberay.settings import Kubernetes
 from jobs.document import SpecError, check_document, kind_of, overridden, read_document, wrong_texts
 from jobs.problems import ProblemsError, problems, unknown
 from jobs.strict import Strict, address
@@ -148,6 +149,10 @@ class Job(Strict):
         ge=0,
         le=1,
         description="the share of items that may end in quarantine; one more ends the attempt",
+    )
+    kubernetes: Kubernetes | None = Field(
+        default=None,
+        description="where and how the run goes on in Kubernetes; no part of what it computes",
     )
 
     @field_validator("task")

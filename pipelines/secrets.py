@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -119,8 +119,11 @@ def check_references(address: str) -> None:
             )
 
 
-def found_in(document: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Where a document's values look like keys, and what to do; never the value."""
+def found_in(document: Any, naming: Collection[str] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where a document's values look like keys, and what to do; never the value.
+
+    In the sections `naming` a field may be called like a secret: what it says is where that is.
+    """
     for place, value in strings(document):
         parent = place[-1] if place else ""
         looks = next(
@@ -134,7 +137,7 @@ def found_in(document: Any) -> Iterator[tuple[tuple[str, ...], str]]:
                     "revoke it if it was shared, and give credentials by the environment."
                 ),
             )
-        elif value and _SECRET_FIELD.search(parent):
+        elif value and _SECRET_FIELD.search(parent) and place[0] not in naming:
             yield (
                 _hidden(place),
                 (

@@ -28,10 +28,23 @@ def test_it_has_every_command_option_and_exit_code() -> None:
     assert re.findall(r"^\| (\d+) \|", text, re.MULTILINE) == ["0", "2", "3", "4", "5", "130"]
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+EVERY = {
+    **main.commands,
+    **{
+        f"{name} {one}": command
+        for name, group in main.commands.items()
+        if isinstance(group, click.Group)
+        for one, command in group.commands.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
 def test_every_command_has_json_and_its_own_words(name: str) -> None:
-    command = main.commands[name]
-    assert any("--json" in one.opts for one in command.params), f"perceive {name} has no --json"
+    command = EVERY[name]
+    assert isinstance(command, click.Group) or any("--json" in one.opts for one in command.params), (
+        f"perceive {name} has no --json"
+    )
     assert command.help
     assert all(one.help for one in command.params if isinstance(one, click.Option))
 
