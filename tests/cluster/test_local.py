@@ -42,7 +42,9 @@ def test_ray_imported_too_early_is_refused() -> None:
 
 
 def test_a_sigterm_while_ray_starts_is_an_orderly_end() -> None:
-    def as_rays(signum: int, frame: FrameType | None) -> None:  # which ray.init puts there, and which exits so
+    def as_rays(
+        signum: int, frame: FrameType | None
+    ) -> None:  # which ray.init puts there, and which exits so
         sys.exit(signum)
 
     def stopped() -> None:
