@@ -18,6 +18,7 @@ from pydantic_core import to_json
 
 from jobs.document import SpecError, check_document, kind_of, overridden, read_document, wrong_texts
 from jobs.problems import ProblemsError, problems, unknown
+from jobs.scheduling.spec import ScheduleSpec
 from jobs.strict import Strict, address
 from pipelines.limits import Limits
 from pipelines.tasks import TASKS, Task, task_named
@@ -134,6 +135,10 @@ class Job(Strict):
         ge=0,
         le=1,
         description="the share of items that may end in quarantine; one more ends the attempt",
+    )
+    schedule: ScheduleSpec | None = Field(
+        default=None,
+        description="when it is run again and again, once it is applied: perceive schedule apply",
     )
 
     @field_validator("task")

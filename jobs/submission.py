@@ -20,7 +20,7 @@ from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
 from jobs.store import Run, RunStore
 from pipelines.meter import Progress
-from pipelines.secrets import names_secret
+from pipelines.secrets import check_variable
 from pipelines.storage import open_storage
 
 _ROOMS = tuple(Path(room.__path__[0]) for room in (perceiver_core, pipelines, jobs, cluster))
@@ -149,11 +149,7 @@ def _id(run_id: str, number: int) -> str:
 def _taken(variables: Iterable[str]) -> dict[str, str]:
     taken = {}
     for name in variables:
-        if names_secret(name):
-            raise SpecError(
-                f"--env {name}: what is called so is a secret, and a target shows its submissions' variables to all "
-                "who may look. Give it to the target's own processes."
-            )
+        check_variable(name)
         if name not in os.environ:
             raise SpecError(f"--env {name}: this environment has no such variable.")
         taken[name] = os.environ[name]

@@ -82,9 +82,13 @@ def check_no_secrets(uri: str, may_refer: bool = False) -> None:
     )
 
 
-def names_secret(variable: str) -> bool:
-    """Whether an environment variable is called as secrets are."""
-    return bool(_SECRET_NAME.search(variable))
+def check_variable(name: str) -> None:
+    """Raise SecretError if a variable that is to go along to a target is called as secrets are."""
+    if _SECRET_NAME.search(name):
+        raise SecretError(
+            f"--env {name}: what is called so is a secret, and a target shows its submissions' variables to all who "
+            "may look. Give it to the target's own processes."
+        )
 
 
 def _by_environment(scheme: str) -> str:
