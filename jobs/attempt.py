@@ -1,4 +1,4 @@
-"""Runs: which one a job is in its output, and one attempt of it: do what is missing, close the account."""
+"""One attempt of a run: do what is missing, close the account."""
 
 import json
 import math
@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,20 +21,20 @@ from jobs.budget import Budget, ErrorBudgetError, allowed, over
 from jobs.errors import of_cluster
 from jobs.events import Events, recorded
 from jobs.exit_codes import DONE, QUARANTINED
-from jobs.fingerprint import fingerprint
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
 from jobs.pace import Marks
-from jobs.planning import Planned, listed, new_record, plan_of, refusal, sink_of, windows_of
-from jobs.records import Record, current, read_table, write_record
-from jobs.resolve import Resolved, resolve
+from jobs.planning import Planned, plan_of, sink_of, windows_of
+from jobs.records import Record, read_table, write_record
+from jobs.resolve import Resolved
 from jobs.spec import Job
 from jobs.store import RunStore
 from jobs.telling import told_to
+from jobs.which import Found, which
 from pipelines.commits import Commits, forget
 from pipelines.contact_sheet import write_contact_sheet
 from pipelines.decoding import Decoder
 from pipelines.index import read_quarantine
-from pipelines.manifest import Manifest, closed, newest, numbered
+from pipelines.manifest import Manifest, newest, numbered
 from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
 from pipelines.pools import Node
@@ -67,6 +68,9 @@ class RunResult:
     items_without_video: int  #: of the items, how many have no MP4 because windows of theirs are quarantined
     files: str | None  #: what else is made of the rows, a file or a folder, if the job asks for it
     contact_sheet: str | None  #: a picture of what was reconstructed, if anything was
+    news: dict[str, Any] | None = (
+        None  #: of `input.select: new`: what was new, as the event input_compared says it
+    )
 
     @property
     def exit_code(self) -> int:
@@ -80,22 +84,24 @@ def run_job(
     supersede: bool = False,
     store: RunStore | None = None,
     ray_address: str | None = None,
+    fire: str = "",
 ) -> RunResult:
     """Execute one attempt of the job here, to its end.
 
     The same job on the same output resumes its run. Another one, or another input, is refused unless `supersede`: then
-    it goes on from the table that is there where only the input has changed, and else takes its place. It is told to
-    the `store`. With `ray_address`, it runs on that cluster, of which this machine is a node.
+    it goes on from the table that is there where only the input has changed, and else takes its place. With `fire`, a
+    schedule's time, it is that fire's run. It is told to the `store`. With `ray_address`, it runs on that cluster, of
+    which this machine is a node.
 
     Raises SpecError before anything is written, LeaseError where another run works on the output, ErrorBudgetError
     where more items fail than the job allows; KeyboardInterrupt leaves the run resumable.
     """
     began = time.monotonic()
     if ray_address is None:
-        return _run_on(None, job, progress, supersede, store, began)
+        return _run_on(None, job, progress, supersede, store, fire, began)
     lost = partial(_gave_up, progress)
     with of_cluster(), joined_ray(ray_address, lost) as cluster:
-        return _run_on(cluster.nodes, job, progress, supersede, store, began)
+        return _run_on(cluster.nodes, job, progress, supersede, store, fire, began)
 
 
 def _run_on(
@@ -104,46 +110,32 @@ def _run_on(
     progress: Progress,
     supersede: bool,
     store: RunStore | None,
+    fire: str,
     began: float,
 ) -> RunResult:
     storage = open_storage(job.output.uri)
-    found = which(job, progress, supersede, nodes)
-    record, resolved = found.record, found.resolved
+    found = which(job, progress, supersede, nodes, fire)
+    if found.before:  # what it has begun stays what it was; what is new since is a run of its own
+        result = _of(found.before, found, storage, progress, began, store)
+        found = which(job, progress, supersede, nodes, fire)
+        if found.table:
+            return result
     if found.table:
-        return _end(found.table, record, resolved, storage, 0, began)
+        told = None if found.news is None else found.news.told()
+        return replace(_end(found.table, found.record, found.resolved, storage, 0, began), news=told)
+    return _of(found.record, found, storage, progress, began, store)
+
+
+def _of(
+    record: Record, found: Found, storage: Storage, progress: Progress, began: float, store: RunStore | None
+) -> RunResult:
+    """One attempt of a run that was found, new or not."""
     before = wait_until_free(storage, progress.say)
     table = newest(storage)
     if table and table.run_id == record.run_id:  # files of the table are gone
-        forget(sink_of(storage, record, resolved, attempts(storage, record.run_id)))
-    planned = plan_of(record, resolved, storage, found.listing, progress)
-    return go_on(record, planned, resolved, before, progress, began, store)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Which run a job is in its output."""
-
-    resolved: Resolved
-    listing: pa.Table  #: of the input as it is
-    record: Record  #: the run's, in the output or to be
-    table: Manifest | None  #: of a run that is closed: nothing is left to do
-
-
-def which(
-    job: Job, progress: Progress, supersede: bool = False, nodes: tuple[Node, ...] | None = None
-) -> Found:
-    """Which run the job is in its output; nothing is written. Raises SpecError, also where that is another's."""
-    resolved = resolve(job, progress, nodes)
-    storage = open_storage(job.output.uri)
-    listing = listed(resolved.source, progress, job.input.limit)
-    what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
-    known = current(storage)
-    if known and known.fingerprint == what:
-        table = closed(sink_of(storage, known, resolved, attempts(storage, known.run_id)))
-        return Found(resolved, listing, known, table)
-    if known and not supersede:
-        raise refusal(storage, known, what, listing)
-    return Found(resolved, listing, new_record(known is None, storage, what), None)
+        forget(sink_of(storage, record, found.resolved, attempts(storage, record.run_id)))
+    planned = plan_of(record, found.resolved, storage, found.listing, found.news, progress)
+    return go_on(record, planned, found.resolved, before, progress, began, store)
 
 
 def go_on(
@@ -218,6 +210,8 @@ def _attempt(
         budget.add(commit)
         return True
 
+    if record.news:
+        events.note("input_compared", **record.news)
     try:
         for commit in commits.quarantined() if budget.most is not None else ():
             budget.add(commit)
@@ -233,7 +227,7 @@ def _attempt(
             commits.save()
     check()
     carried = nothing(record.base)
-    if record.base is not None and record.kind in ("changed", "retry"):
+    if record.base is not None and record.kind in ("changed", "retry", "incremental"):
         base = numbered(sink.storage, record.base)
         carried = carry(base, read_table(sink.storage, record.run_id, "replaced"), sink)
     manifest = finish(plan, sink, job.options, job.format, cores(), progress, commits, carried)
@@ -366,4 +360,5 @@ def _end(
         items_without_video=manifest.items_quarantined if mp4s else 0,
         files=storage.where(assembly.path) if assembly and not mp4s else None,
         contact_sheet=storage.where(sheet) if sheet else None,
+        news=record.news,
     )

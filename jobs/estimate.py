@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.local import cores
-from jobs.attempt import which
 from jobs.lease import attempts
 from jobs.pace import STAGES
 from jobs.planning import plan_of, sink_of, windows_of
@@ -20,6 +19,7 @@ from jobs.probe import SHEET_ITEMS, Measured, measure, played_through
 from jobs.records import Kind, read_table
 from jobs.resolve import Resolved
 from jobs.spec import Job
+from jobs.which import which
 from pipelines.commits import Commits
 from pipelines.describing import meaning
 from pipelines.meter import Progress
@@ -32,8 +32,10 @@ from pipelines.tensors import is_tensor, type_name
 _NOISE = 0.1  # of any time, from one run to the next
 _OPEN_S = 0.5  # for the lease, the records and the manifest
 
-Does = Literal["new", "resume", "nothing", "changed", "all"]
-_DOES: dict[Kind, Does] = {"first": "new", "changed": "changed", "all": "all"}  # a retry is no plan
+Does = Literal["new", "resume", "nothing", "changed", "incremental", "all"]
+_DOES: dict[Kind, Does] = {  # a retry is no plan
+    "first": "new", "changed": "changed", "incremental": "incremental", "all": "all",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Plan:
     task: str
     output: str
     run_id: str
-    does: Does  #: a new run; one that is resumed, or done; of a table that is there, what has changed, or all again
+    #: A new run; one that is resumed, or done; of a table that is there, what has changed, what is new, or all again.
+    does: Does
     items: int
     unreadable: int  #: of the items, those whose headers say that they will be in quarantine
     windows: int
@@ -123,8 +126,8 @@ def plan(
     """
     began = time.monotonic()
     found = which(job, progress, supersede, nodes)
-    record, resolved, storage = found.record, found.resolved, open_storage(job.output.uri)
-    planned = plan_of(record, resolved, storage, found.listing, progress)
+    record, resolved, storage = found.before or found.record, found.resolved, open_storage(job.output.uri)
+    planned = plan_of(record, resolved, storage, found.listing, found.news, progress)
     rows = planned.plan if planned else read_table(storage, record.run_id, "plan")
     does: Does = "nothing" if found.table else _DOES[record.kind] if planned else "resume"
     if found.table:

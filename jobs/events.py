@@ -24,6 +24,12 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "an attempt holds the lease; `done` of its `shards` were committed before",
         ("host", "pid", "code", "device", "shards", "done", "windows", "items"),
     ),
+    "input_compared": (
+        "of input.select: new: files that were `added` to the input, have `changed`, or have `stale` rows, and items "
+        "`retried`; files of the table that are `deleted` from the input, the first of them by name, and whether their "
+        "rows are kept",
+        ("added", "changed", "stale", "retried", "deleted", "deleted_kept", "deleted_uris"),
+    ),
     "shard_committed": (
         "a part is there; `notes`: its seconds by stage, and how often batch and chunk were `halved`",
         ("shard", "rows", "quarantined", "notes"),

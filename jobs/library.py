@@ -20,14 +20,15 @@ def run(
     *,
     supersede: bool = False,
     ray_address: str | None = None,
+    fire: str = "",
     progress: Progress = Quiet(),  # noqa: B008  # has no state
 ) -> RunResult:
     """Execute one attempt of a job in this process, to its end; the same job on the same output resumes its run.
 
-    With `ray_address` (auto, or host:port) on the Ray cluster that this machine is a node of. Raises PerceiverErrors:
-    jobs.errors lists them.
+    With `ray_address` (auto, or host:port) on the Ray cluster that this machine is a node of; with `fire`, an instant
+    as ISO 8601, as that fire of a schedule. Raises PerceiverErrors: jobs.errors lists them.
     """
-    return run_job(job, progress, supersede, user_store(), ray_address)
+    return run_job(job, progress, supersede, user_store(), ray_address, fire)
 
 
 def plan(
@@ -49,11 +50,12 @@ def submit(
     supersede: bool = False,
     variables: Iterable[str] = (),
     send_code: bool = True,
+    fire: str = "",
     progress: Progress = Quiet(),  # noqa: B008  # has no state
 ) -> Run:
     """Hand a job to a target: "local", or "ray http://head:8265". Once, however often it is called."""
     store = user_store()
-    return submitted(job, target, store, progress, supersede, variables, send_code)[0]
+    return submitted(job, target, store, progress, supersede, variables, send_code, fire)[0]
 
 
 def status(name: str) -> tuple[Run, Status]:

@@ -1,5 +1,6 @@
 """What a run is to do: its input listed, probed and cut into shards, and what of the table before that supersedes."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,15 +12,16 @@ import pyarrow.compute as pc
 
 from cluster.local import cores
 from jobs.budget import over
-from jobs.fingerprint import LIMIT, changes, recipe, run_id
-from jobs.records import Kind, Record, read_record, read_table
+from jobs.fingerprint import LIMIT
+from jobs.news import News, cut_short
+from jobs.records import Record, read_record, read_table
 from jobs.resolve import Resolved
 from jobs.spec import Job, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
 from pipelines.listing import compare, items_of, list_files, only
-from pipelines.manifest import Manifest, newest, numbered
+from pipelines.manifest import Manifest, numbered
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
 from pipelines.sink import Sink
@@ -52,40 +54,20 @@ def listed(source: Source, progress: Progress, limit: int | None = None) -> pa.T
     return listing
 
 
-def refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
-    """Why a job is not run into an output that holds another run's, and what to do."""
-    then = read_table(storage, known.run_id, "inputs")
-    named = "; ".join(changes(known.fingerprint, what, then, listing))
-    table = newest(storage)
-    if table and recipe(known.fingerprint) == recipe(what):
-        does = "do what is new or changed, and leave out what is gone"
-    else:
-        does = "put this job's table in place of that one"
-    return SpecError(
-        f"output: {storage.uri} already holds run {known.run_id}, which differs from this job: {named}. Choose another "
-        f"output.uri, run the job as it was to resume it, or add --supersede to {does}."
-    )
-
-
-def new_record(first: bool, storage: Storage, what: dict[str, Any]) -> Record:
-    """What a new run is, `first` of a new output or superseding what is there."""
-    base = None if first else newest(storage)
-    table = base and read_record(storage, base.run_id)
-    kind: Kind = "first" if first else "all"
-    if table and recipe(table.fingerprint) == recipe(what):
-        kind = "changed"
-    number = base.number if base else None
-    record = Record(run_id(storage.uri, what, *([number, kind] if base else [])), kind, number, what)
-    # It may have begun, and been superseded before it was done, by one that wasn't done either.
-    return read_record(storage, record.run_id) or record
-
-
 def plan_of(
-    record: Record, resolved: Resolved, storage: Storage, listing: pa.Table, progress: Progress
+    record: Record,
+    resolved: Resolved,
+    storage: Storage,
+    listing: pa.Table,
+    news: News | None,
+    progress: Progress,
 ) -> Planned | None:
     """What a new run does; None of one that has begun, whose record says it."""
     if read_record(storage, record.run_id):
         return None
+    if record.kind == "incremental":
+        assert news  # what it is the record of
+        return plan_news(resolved, news, progress)
     if record.base is None or record.kind == "all":
         return plan_all(resolved, listing, progress)
     base = numbered(storage, record.base)
@@ -138,7 +120,7 @@ def plan_changed(
     then = read_table(storage, base.run_id, "inputs")
     changes = compare(then, listing)
     changed = changes.changed | (
-        _cut_short(then, listing, index) - changes.added - changes.gone if limited else set()
+        cut_short(then, listing, index) - changes.added - changes.gone if limited else set()
     )
     files = only(listing, changes.added | changed)
     before = only(then, changed | changes.gone)
@@ -149,10 +131,13 @@ def plan_changed(
     return Planned(plan, listing, replaced_table(replaced, []))
 
 
-def _cut_short(then: pa.Table, now: pa.Table, index: pa.Table) -> set[str]:
-    """The files that a limit may end in the midst of: of their items, the table may have too few, or too many."""
-    last = {file for listing in (then, now) for file in listing["item_id"][-1:].to_pylist()}
-    return last - {*index.filter(pc.is_in(index["item_id"], value_set=pa.array(last)))["item_id"].to_pylist()}
+def plan_news(resolved: Resolved, news: News, progress: Progress) -> Planned:
+    """The items of files that are new, and some of others."""
+    items = itertools.chain(
+        _items(resolved, news.listing, news.files),
+        (item for item in _items(resolved, news.listing, news.again_in) if item.item_id in news.again),
+    )
+    return Planned(_cut(resolved, items, progress), news.listing, news.replaced)
 
 
 def _items(resolved: Resolved, listing: pa.Table, files: pa.Table) -> Iterator[Item]:

@@ -22,8 +22,9 @@ from pipelines.storage import OutputError, Storage, create_text, created
 
 _VERSION = 1
 
-#: What a run does: all of the input into a new output; all of it again; what has changed of it; what failed.
-Kind = Literal["first", "all", "changed", "retry"]
+#: What a run does: all of the input into a new output; all of it again; what has changed of it; what failed; what is
+#: new, also by `input.select`'s other meanings.
+Kind = Literal["first", "all", "changed", "retry", "incremental"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Record:
     base: int | None  #: the manifest whose table it goes on from or takes the place of
     fingerprint: dict[str, Any]
     errors: str | None = None  #: of a retry: the class that is tried again; None is all
+    news: dict[str, Any] | None = (
+        None  #: of an incremental run: what it was that was new, as an event's fields
+    )
+    fire: str = ""  #: the time that a schedule meant
 
 
 def write_record(

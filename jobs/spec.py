@@ -71,6 +71,20 @@ class InputSpec(Strict):
         default_factory=list,
         description="folders, beside the input's own, that links found in the data may lead to",
     )
+    select: Literal["all", "new"] = Field(
+        default="all",
+        description="all: the table is of all of it, and a changed input is refused; new: go on from the table that is "
+        "there, with what is new, changed or stale, and what failed in passing",
+    )
+    stale: Literal["redo", "keep"] = Field(
+        default="redo",
+        description="with select: new, what becomes of rows that another checkpoint, other options or another version "
+        "of this code made",
+    )
+    deleted: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="with select: new, what becomes of the rows of files that are not there any more",
+    )
     limit: int | None = Field(
         default=None,
         ge=1,

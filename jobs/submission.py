@@ -12,18 +12,20 @@ import jobs
 import perceiver_core
 import pipelines
 from cluster.target import ENDED, Submission, Target
-from jobs.attempt import which
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
 from jobs.records import read_spec
 from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
 from jobs.store import Run, RunStore
+from jobs.which import which
 from pipelines.meter import Progress
 from pipelines.secrets import check_variable
 from pipelines.storage import open_storage
 
 _ROOMS = tuple(Path(room.__path__[0]) for room in (perceiver_core, pipelines, jobs, cluster))
+
+_FIRE = "fire"  # beside job.yaml: the schedule's time that the run is of
 
 
 def submit(
@@ -34,18 +36,19 @@ def submit(
     supersede: bool = False,
     variables: Iterable[str] = (),
     send_code: bool = True,
+    fire: str = "",
 ) -> tuple[Run, bool]:
     """Hand a run to a target; the run, and whether it was sent: not one that is there and works on it, or is done.
 
     `variables` are names of this environment's variables that go along, as endpoints and regions: no secrets, for who
-    may look at the target sees them. Without `send_code` the target's own perceiver-batch is used. Raises SpecError,
-    TargetError.
+    may look at the target sees them. Without `send_code` the target's own perceiver-batch is used. With `fire`, a
+    schedule's time, it is that fire's run. Raises SpecError, TargetError.
     """
     to = target_named(target, store)
     environment = _taken(variables)
     with of_cluster():
         nodes = to.nodes()
-    found = which(job, progress, supersede, nodes)
+    found = which(job, progress, supersede, nodes, fire)
     record, is_done = found.record, found.table is not None
     run = store.get(record.run_id)
     # What is computed with is fixed here: the process that makes the attempt may see no GPU itself.
@@ -63,12 +66,14 @@ def submit(
         )
     if is_done:
         return refreshed(run, store)[0], False
-    return _sent(run, job, to, store, supersede, environment, send_code)
+    return _sent(run, job, to, store, supersede, environment, send_code, fire)
 
 
 def resubmit(run: Run, target: str, store: RunStore, progress: Progress) -> tuple[Run, bool]:
     """Hand a run that is not done to a target again, by its own job; as `submit`."""
-    return submit(job_of(run, store), target, store, progress)
+    told = _folder(store, run.run_id) / _FIRE
+    fire = told.read_text() if told.exists() else ""
+    return submit(job_of(run, store), target, store, progress, fire=fire)
 
 
 def job_of(run: Run, store: RunStore) -> Job:
@@ -97,16 +102,19 @@ def _sent(
     supersede: bool,
     environment: dict[str, str],
     send_code: bool,
+    fire: str,
 ) -> tuple[Run, bool]:
     folder = _folder(store, run.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    (folder / _FIRE).write_text(fire)
     on_cluster = to.name != "local"
     command = [
         "python" if on_cluster else sys.executable,
         *("-m", "jobs", "run", "job.yaml"),
         *(["--ray-address", "auto"] if on_cluster else []),
         *(["--supersede"] if supersede else []),
+        *(["--fire", fire] if fire else []),
     ]
     with of_cluster():
         number = 1

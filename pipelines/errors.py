@@ -13,6 +13,9 @@ from perceiver_core.errors import PerceiverError
 from pipelines.secrets import redacted
 
 _LONGEST = 4_000  # characters of a message
+READ = "read"  #: the stage at which it is an object that its store doesn't give
+#: Classes that say more of where and when an item was tried than of the item.
+PASSING = ("FileNotFoundError", "PermissionError", "DecodeCrash", "DecodeTimeout")
 
 
 class DecodeError(PerceiverError):

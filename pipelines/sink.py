@@ -161,10 +161,14 @@ def read_commits(storage: Storage, name: str) -> list[Commit]:
 
 def read_about(storage: Storage, name: str) -> dict[str, Any]:
     """All that a file says of itself and of its run; reads no rows."""
-    with storage.open(name) as file:
-        schema = pq.read_schema(file) if name.endswith(".parquet") else pa.ipc.open_file(file).schema
-    about: dict[str, Any] = json.loads(schema.metadata[_METADATA])
+    about: dict[str, Any] = json.loads(schema_of(storage, name).metadata[_METADATA])
     return about
+
+
+def schema_of(storage: Storage, name: str) -> pa.Schema:
+    """The schema of a file of the table."""
+    with storage.open(name) as file:
+        return pq.read_schema(file) if name.endswith(".parquet") else pa.ipc.open_file(file).schema
 
 
 def committed(sink: Sink) -> dict[int, str]:

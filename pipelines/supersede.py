@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.index import INDEX, read_index, read_quarantine
 from pipelines.manifest import Manifest, Part
-from pipelines.sink import Sink, open_writer
+from pipelines.sink import Sink, open_writer, schema_of
 from pipelines.storage import Storage, created
 
 #: What a run supersedes, fixed when it is planned: spans, or whole items where `first` is null.
@@ -84,8 +84,7 @@ def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _rewrite(storage: Storage, old: str, new: str, items: pa.Array) -> int:
     """Create a part of the rows whose items stay, if there are any; how many."""
     wanted = _array(items)
-    with storage.open(old) as file:
-        schema = pq.read_schema(file) if old.endswith(".parquet") else pa.ipc.open_file(file).schema
+    schema = schema_of(storage, old)
     count = 0
     with storage.draft() as draft:
         with open_writer(draft, schema, "parquet" if old.endswith(".parquet") else "arrow") as writer:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tenacity
 
 from perceiver_core.errors import PerceiverError
-from pipelines.errors import DecodeCrash, ItemError
+from pipelines.errors import READ, DecodeCrash, ItemError
 from pipelines.items import version_now
 from pipelines.sources import SourceError
 from pipelines.transient import UnavailableError, is_transient, retrying
@@ -113,12 +113,12 @@ def blame(error: Exception, item: Mapping[str, Any], stage: str, seconds: float)
         ) from error
     if now != item["version"]:
         return _changed(f"{uri} has changed: expected version {item['version']}, got {now}", what)
-    return ItemError.of(error, "read")  # the store is up: it is this object that can't be read
+    return ItemError.of(error, READ)  # the store is up: it is this object that can't be read
 
 
 def _changed(what: str, error: str) -> ItemError:
     message = f"{what}, since the run was planned ({error}). Run the job again into another output."
-    return ItemError.of(SourceError(message), "read")
+    return ItemError.of(SourceError(message), READ)
 
 
 def is_sick(error: RuntimeError) -> bool:

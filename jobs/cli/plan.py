@@ -19,6 +19,7 @@ _DOES = {
     "resume": "resumes the run",
     "nothing": "nothing is left to do of the run",
     "changed": "does what is new or changed, as the run",
+    "incremental": "does what input.select: new finds, as the run",
     "all": "takes the place of the table that is there, as the run",
 }
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,31 @@ from jobs.exit_codes import FAILED, INTERRUPTED
 if TYPE_CHECKING:
     from jobs.attempt import RunResult
     from jobs.spec import Job
+
+
+def _instant(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """The instant that --fire names, in UTC: the same one however it is written."""
+    if value is None:
+        return ""
+    try:
+        when = datetime.fromisoformat(value)
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None:
+        raise click.BadParameter(
+            f"expected an instant with its offset, such as 2026-11-26T03:00Z; got {value!r}."
+        )
+    return when.astimezone(UTC).isoformat(timespec="seconds")
+
+
+FIRE = click.option(
+    "--fire", metavar="TIME", callback=_instant,
+    help="As the run of a schedule's fire, such as 2026-11-26T03:00Z: one, however often it is tried.",
+)  # fmt: skip
+
+_NEWS = {
+    "added": "files added", "changed": "changed", "stale": "made by another recipe", "retried": "items tried again",
+}  # fmt: skip
 
 
 @click.command()
@@ -37,6 +63,7 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Use the Ray cluster that this machine is a node of (auto, or host:port); by default Ray is started here.",
 )
+@FIRE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def run(
     file: str,
@@ -45,6 +72,7 @@ def run(
     limit: int | None,
     no_fold: bool,
     ray_address: str | None,
+    fire: str,
     as_json: bool,
 ) -> None:
     """Run the job in FILE on this machine, resuming it where it stopped before.
@@ -57,6 +85,7 @@ def run(
         *("perceive", "run", file, *(x for o in overrides for x in ("-o", o))),
         *(["--supersede"] if supersede else []),
         *(["--ray-address", ray_address] if ray_address else []),
+        *(["--fire", fire] if fire else []),
     ]
     with ending(shlex.join(again), as_json) as give_up:
         from jobs.attempt import run_job
@@ -66,7 +95,7 @@ def run(
 
         job = load_job(file, overrides)
         with terminal_progress(give_up) as progress:
-            result = run_job(job, progress, supersede, user_store(), ray_address)
+            result = run_job(job, progress, supersede, user_store(), ray_address, fire)
     result_shown(result, job, as_json)
     sys.exit(result.exit_code)
 
@@ -163,11 +192,22 @@ def show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
         click.echo(f"Beside the table: {result.files}")
     if result.contact_sheet:
         click.echo(f"Pictures of it: {result.contact_sheet}")
+    if result.news is not None:
+        _show_news(result.news)
     again = "" if result.windows_now else " (no windows were left to do)"
     click.echo(
         f"{result.items} items, {result.rows} rows in {result.output}/data, {result.quarantined} quarantined, "
         f"{result.seconds:.1f} s{again}. Run {result.run_id}, attempt {result.attempt}."
     )
+
+
+def _show_news(news: dict[str, Any]) -> None:
+    said = [f"{news[what]} {word}" for what, word in _NEWS.items() if news[what]]
+    click.echo(f"New since the table before: {', '.join(said) or 'nothing'}.")
+    if news["deleted"]:
+        names = ", ".join(news["deleted_uris"][:3]) + (", ..." if news["deleted"] > 3 else "")
+        rows = "their rows stay" if news["deleted_kept"] else "their rows are gone, too"
+        click.echo(f"Deleted from the input: {news['deleted']} files ({names}); {rows}.")
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.cli.attach import follow
-from jobs.cli.run import ending
+from jobs.cli.run import FIRE, ending
 from jobs.cli.status import following
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def name_of(target: str, address: str | None) -> str:
     is_flag=True,
     help="Use the perceiver-batch that the target has; else this code goes along.",
 )
+@FIRE
 @click.option(
     "--wait", is_flag=True, help="Follow it to its end, and exit with its code, as perceive attach does."
 )
@@ -63,6 +64,7 @@ def submit(
     address: str | None,
     variables: tuple[str, ...],
     installed: bool,
+    fire: str,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -87,6 +89,7 @@ def submit(
                 supersede=supersede,
                 variables=variables,
                 send_code=not installed,
+                fire=fire,
             )
     sys.exit(handed_over(run, sent, wait, as_json))
 

@@ -157,6 +157,7 @@ def test_a_changed_job_is_refused_by_name_of_what_changed(finished: Path, media:
     assert "add --supersede to do what is new or changed" in done.stderr
 
 
+@pytest.mark.e2e
 def test_no_fold_is_the_plain_model(finished: Path, media: Path, checkpoint: Path, tmp_path: Path) -> None:
     refused = perceive("run", finished / "job.yaml", "--no-fold")
     assert refused.returncode == 2
@@ -193,6 +194,7 @@ def test_the_readmes_readers_give_the_same_tensors(
     np.testing.assert_array_equal(scope["video"], expected)
 
 
+@pytest.mark.e2e
 def test_parquet_holds_the_same_table_and_names_mp4s(
     finished: Path, media: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +234,7 @@ def long_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 def test_killed_while_mp4s_are_made_the_run_goes_on_from_there(
     media: Path, finished: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +256,7 @@ def test_killed_while_mp4s_are_made_the_run_goes_on_from_there(
     assert not list(out.glob("runs/*/parts/*"))
 
 
+@pytest.mark.e2e
 def test_ctrl_c_ends_in_seconds_and_resumes(long_media: Path, checkpoint: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, long_media, checkpoint)
     process = start("run", job)
@@ -277,6 +281,7 @@ def test_on_error_fail_stops_before_it_starts(media: Path, checkpoint: Path, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.e2e
 def test_on_error_fail_stays_failed_until_it_is_told_otherwise(checkpoint: Path, tmp_path: Path) -> None:
     """A file that is whole by its headers and broken inside, which only decoding finds out."""
     (tmp_path / "media").mkdir()

@@ -57,6 +57,7 @@ class Failing(Copying):
     predict = _raise  # type: ignore[assignment]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("where", ["Decode starts", "Decode", "Predict starts", "Predict", "write_part"])
 def test_what_a_stage_raises_is_found_in_what_ray_raises(
     ray_here: Resources, checkpoint: Path, tmp_path: Path, where: str

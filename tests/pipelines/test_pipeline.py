@@ -173,6 +173,7 @@ def test_predict_does_not_depend_on_what_fills_a_batch(media: Path, checkpoint: 
         assert whole.slice(0, rows).drop_columns(["notes"]).equals(some.drop_columns(["notes"]))
 
 
+@pytest.mark.e2e
 def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
     ray_here: Resources, media: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_the_plan_says_how_the_model_is_opened(checkpoint: Path) -> None:
     assert model.dtype == torch.bfloat16
 
 
+@pytest.mark.e2e
 def test_trouble_is_told_and_leaves_no_trace_in_the_rows(
     ray_here: Resources, media: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

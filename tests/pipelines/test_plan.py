@@ -67,6 +67,7 @@ def test_listing_finds_every_object_once_and_in_order(kind: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.e2e
 def test_a_million_objects_are_planned_in_bounded_memory() -> None:
     """Measured: 345 MB, of which the table is 134, and 19 s; held as dictionaries they took 1.34 GB and 46 s."""
     found = planned("walk", 1_000_000)

@@ -186,6 +186,7 @@ def test_what_it_calls_stays_in_this_process() -> None:
         assert cloudpickle.loads(cloudpickle.dumps(dog)).__name__ == "Watchdog"
 
 
+@pytest.mark.e2e
 def test_a_stalled_run_ends_in_time_and_leaves_at_once(tmp_path: Path) -> None:
     """In a process of its own: a worker that sleeps for ever would stay in the Ray that tests share."""
     command = [sys.executable, "-m", "tests.pipelines.test_watchdog", str(tmp_path)]
