@@ -140,6 +140,7 @@ def history(name: str, limit: int, events: bool, as_json: bool) -> None:
     with ending(None, as_json):
         import dataclasses
 
+        from jobs.scheduling.records import plain
         from jobs.scheduling.store import user_schedules
 
         store = user_schedules()
@@ -148,7 +149,7 @@ def history(name: str, limit: int, events: bool, as_json: bool) -> None:
         alerts = store.alerts(name)[:limit]
         told = store.events(name) if events else []
     if as_json:
-        listed = {"ticks": [dataclasses.asdict(one) for one in ticks]}
+        listed = {"ticks": [plain(one) for one in ticks]}
         listed |= {"alerts": [dataclasses.asdict(one) for one in alerts]}
         click.echo(json.dumps(_plain(found) | listed | ({"events": told} if events else {})))
         return
@@ -175,10 +176,10 @@ def run_now(name: str, as_json: bool) -> None:
     Exit codes: 0 its run is submitted, or waits for its turn; 2 there is no such schedule; 5 it could not be.
     """
     with ending(None, as_json):
-        import dataclasses
         from datetime import UTC, datetime
 
         from jobs.exit_codes import DONE, FAILED
+        from jobs.scheduling.records import plain
         from jobs.scheduling.runs import SubmittedRuns
         from jobs.scheduling.store import user_schedules
         from jobs.scheduling.tick import fire
@@ -188,7 +189,7 @@ def run_now(name: str, as_json: bool) -> None:
         one = fire(user_schedules(), runs, name, datetime.now(UTC), _told)
         code = DONE if one.state in ("submitted", "waiting", "claimed") else FAILED
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(one) | {"exit_code": code}))
+        click.echo(json.dumps(plain(one) | {"run_exit_code": one.exit_code, "exit_code": code}))
     else:
         click.echo(fire_line(one))
         next_one = f"status {one.run_id}" if one.run_id else f"schedule history {name}"
@@ -199,9 +200,8 @@ def run_now(name: str, as_json: bool) -> None:
 def fire_line(one: "Tick") -> str:
     """A fire, for people."""
     code = "" if one.exit_code is None else f"  exit code {one.exit_code}"
-    return (
-        f"  {one.tick[:16].replace('T', ' ')}Z  {one.state:<9}  {one.run_id:<12}{code}  {one.reason}".rstrip()
-    )
+    when = one.tick.removesuffix("+00:00").removesuffix(":00").replace("T", " ")
+    return f"  {when}Z  {one.state:<9}  {one.run_id:<12}{code}  {one.reason}".rstrip()
 
 
 def _shown(found: "Schedule", text: str, as_json: bool) -> None:

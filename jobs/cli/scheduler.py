@@ -29,6 +29,7 @@ def scheduler(as_json: bool) -> None:
 
     with ending(None, as_json):
         from jobs.scheduling.looking import look_on
+        from jobs.scheduling.records import plain
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
@@ -36,8 +37,9 @@ def scheduler(as_json: bool) -> None:
             if not as_json:
                 show(look)
                 continue
-            for what, listed in (("tick", look.ticks), ("alert", look.alerts)):
-                for one in listed:
-                    click.echo(json.dumps({"what": what, **dataclasses.asdict(one)}))
+            for one in look.ticks:
+                click.echo(json.dumps({"what": "tick", **plain(one)}))
+            for alert in look.alerts:
+                click.echo(json.dumps({"what": "alert", **dataclasses.asdict(alert)}))
             for trouble in look.troubles:
                 click.echo(json.dumps({"what": "trouble", "message": trouble}))

@@ -26,12 +26,13 @@ def tick(as_json: bool) -> None:
 
         from jobs.exit_codes import DONE, FAILED
         from jobs.scheduling.looking import look_once
+        from jobs.scheduling.records import plain
 
         look = look_once(datetime.now(UTC), lambda text: click.echo(text, err=True))
         code = FAILED if look.alerts or look.troubles else DONE
     if as_json:
         told = {
-            "ticks": [dataclasses.asdict(one) for one in look.ticks],
+            "ticks": [plain(one) for one in look.ticks],
             "alerts": [dataclasses.asdict(one) for one in look.alerts],
             "troubles": look.troubles,
         }

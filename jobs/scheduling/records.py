@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -93,6 +93,11 @@ class Alert:
     exit_code: int | None
     webhook: str  #: to be sent, being sent, sent, or why it could not be; empty without one
     changed: str
+
+
+def plain(tick: Tick) -> dict[str, Any]:
+    """A tick as JSON has it, less what only those who change it need."""
+    return {name: value for name, value in asdict(tick).items() if name not in ("claimer", "revision")}
 
 
 def iso(time: datetime) -> str:

@@ -26,7 +26,6 @@ class SubmittedRuns:
             terms.target,
             self.store,
             Quiet(),
-            supersede=True,
             variables=terms.variables,
             send_code=not terms.installed,
             fire=tick.tick,

@@ -138,7 +138,12 @@ def test_where_cronsim_needs_no_help_it_says_the_same(cron: str, day: tuple[str,
 @pytest.mark.parametrize(
     ("zone", "cron", "day", "expected"),
     [
-        ("America/New_York", "30 2 * * *", "2026-03-08", "07:00"),  # 02:30 is left out: as the clock shows 03:00
+        (
+            "America/New_York",
+            "30 2 * * *",
+            "2026-03-08",
+            "07:00",
+        ),  # 02:30 is left out: as the clock shows 03:00
         ("America/New_York", "30 1 * * *", "2026-11-01", "05:30"),  # 01:30 comes twice: the first
         ("America/New_York", "*/30 1 * * *", "2026-11-01", "05:00 05:30 06:00 06:30"),  # a rhythm goes on
         ("America/New_York", "*/30 2 * * *", "2026-03-08", ""),
@@ -180,20 +185,23 @@ def test_what_it_is_not(cron: str, expected: str) -> None:
         check_cron(cron)
 
 
+def refused(cron: str) -> str:
+    """Why it is none, in words; empty if it is one."""
+    try:
+        check_cron(cron)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 @given(st.text(max_size=20))
 def test_any_text_is_one_or_is_refused_in_words(text: str) -> None:
-    try:
-        check_cron(text)
-    except ValueError as error:
-        assert str(error).endswith(EXAMPLE)
-    else:
-        assert next(fires(text, ZoneInfo("UTC"), at("2026-01-01")))
+    said = refused(text)
+    assert said.endswith(EXAMPLE) if said else next(fires(text, ZoneInfo("UTC"), at("2026-01-01")))
 
 
 @given(st.lists(st.text("0123456789*/-,#LW", min_size=1, max_size=5), min_size=5, max_size=5).map(" ".join))
 @settings(deadline=None)
 def test_any_five_fields_are_one_or_are_refused_in_words(text: str) -> None:
-    try:
-        check_cron(text)
-    except ValueError as error:
-        assert str(error).endswith(EXAMPLE)
+    said = refused(text)
+    assert not said or said.endswith(EXAMPLE)
