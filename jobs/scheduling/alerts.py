@@ -14,7 +14,6 @@ import urllib.request
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import tenacity
 
@@ -83,11 +82,8 @@ def post(variable: str | None, body: dict[str, Any], wait_s: float) -> None:
         raise WebhookError(
             f"the environment variable {variable}, which is to hold its address, is not set here."
         )
-    if urlsplit(address).scheme not in ("http", "https"):
+    if not address.startswith(("https://", "http://")):
         raise WebhookError(f"{variable} must hold an address that begins with https:// or http://.")
-    request = urllib.request.Request(
-        address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
     again = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(WebhookBusyError),
         wait=tenacity.wait_exponential(multiplier=wait_s),
@@ -95,14 +91,15 @@ def post(variable: str | None, body: dict[str, Any], wait_s: float) -> None:
         reraise=True,
     )
     try:
-        again(_posted, request)
+        again(_posted, address, json.dumps(body).encode())
     except WebhookBusyError as error:
         raise WebhookError(f"{error}, {_TRIES} times.") from None
 
 
-def _posted(request: urllib.request.Request) -> None:
+def _posted(address: str, body: bytes) -> None:
     """One try. What clients say of a failure may hold the address: only its kind is told."""
     try:
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:

@@ -111,8 +111,10 @@ class _Looking:
                 if taken:
                     self._submit(taken)
         if not self.schedule.paused:
-            for one in self._in_time(spec, _oldest_first(self.store.ticks(name, ("waiting",)))):
+            for one in self._in_turn(spec):
                 self._begin(one, spec)
+            for one in self._ready()[: -spec.max_catch_up]:
+                self._move(one, "skipped", reason=f"{spec.max_catch_up} later ones wait: max_catch_up.")
 
     def fire(self) -> Tick:
         """Fire now, whatever the clock says."""
@@ -144,20 +146,23 @@ class _Looking:
             exit_code=outcome.exit_code,
         )
 
-    def _in_time(self, spec: ScheduleSpec, waiting: list[Tick]) -> list[Tick]:
-        """Those of the waiting whose time has come, less those that are too late or too many."""
-        ready = []
-        for one in waiting:
+    def _ready(self) -> list[Tick]:
+        """Those of the waiting whose time has come."""
+        waiting = _oldest_first(self.store.ticks(self.schedule.name, ("waiting",)))
+        return [one for one in waiting if instant(one.not_before) <= self.now]
+
+    def _in_turn(self, spec: ScheduleSpec) -> list[Tick]:
+        """Those that may begin, less those that are too late."""
+        for one in self.store.ticks(self.schedule.name, ("waiting",)):
             over = too_late(spec, instant(one.due), self.now)
             if over:
                 self._move(one, "missed", "missed", reason=f"{over} {one.reason}".rstrip())
-            elif instant(one.not_before) <= self.now:
-                ready.append(one)
-        most = 1 if spec.overlap == "replace" else spec.max_catch_up
-        for one in ready[:-most]:
-            why = "A later fire took its place" if most == 1 else f"{most} later ones wait"
-            self._move(one, "skipped", reason=f"{why}: overlap is {spec.overlap}.")
-        return ready[-most:]
+        ready = self._ready()
+        if spec.overlap != "replace":
+            return ready
+        for one in ready[:-1]:
+            self._move(one, "skipped", reason="A later fire took its place: overlap is replace.")
+        return ready[-1:]
 
     def _begin(self, one: Tick, spec: ScheduleSpec) -> None:
         """Submit a fire, if it is its turn."""

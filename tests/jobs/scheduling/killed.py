@@ -19,7 +19,7 @@ from jobs.scheduling.tick import Outcome, tick
 from tests.jobs.scheduling.target import at, run_of, terms
 
 BEGAN = at("2026-11-26T00:00:00")
-HOURS = 24
+HOURS = 12
 NAMES = ("a", "b")
 
 
@@ -44,9 +44,9 @@ class Files:
 
 
 def look_on(store: ScheduleStore, runs: Files, began: float) -> None:
-    """An hour each tenth of a second."""
+    """An hour each eighth of a second."""
     while True:
-        hours = min(HOURS, int((time.monotonic() - began) * 10))
+        hours = min(HOURS, int((time.monotonic() - began) * 8))
         tick(store, runs, BEGAN + timedelta(hours=hours))
 
 
