@@ -124,8 +124,8 @@ FILES = {
     "a schedule without times": (
         yaml.safe_dump(JOB | {"schedule": {"timezone": "Europe/Berlin"}}),
         in_job(
-            "schedule.cron: missing. Expected minute, hour, day of the month, month and day of the week, such as 30 2 * * "
-            "* (every day at 02:30)."
+            "schedule.cron: missing. Expected minute, hour, day of the month, month and day of the week, such as 30 2 "
+            "* * * (every day at 02:30)."
         ),
     ),
     "a nickname for times": (
@@ -138,22 +138,22 @@ FILES = {
     "an hour that no day has": (
         yaml.safe_dump(JOB | {"schedule": {"cron": "30 24 * * *"}}),
         in_job(
-            "schedule.cron: the hour can't be '24', in '30 24 * * *'. Write five fields, such as \"30 2 * * *\" (every day "
-            'at 02:30) or "0 */6 * * MON-FRI".'
+            "schedule.cron: the hour can't be '24', in '30 24 * * *'. Write five fields, such as \"30 2 * * *\" (every "
+            'day at 02:30) or "0 */6 * * MON-FRI".'
         ),
     ),
     "a city for a time zone": (
         yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "timezone": "Berlin"}}),
         in_job(
-            "schedule.timezone: there is no time zone 'Berlin'. Did you mean Europe/Berlin? Expected a name such as UTC, "
-            "Europe/Berlin or America/New_York."
+            "schedule.timezone: there is no time zone 'Berlin'. Did you mean Europe/Berlin? Expected a name such as "
+            "UTC, Europe/Berlin or America/New_York."
         ),
     ),
     "a span of time without a unit": (
         yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "start_deadline": "90", "jitter": 5}}),
         in_job(
-            "schedule.start_deadline: expected a span of time such as 90s, 30m, 2h or 1d; got '90'.\n  schedule.jitter: "
-            "expected a text; got 5. Write it in quotes if it is a text."
+            "schedule.start_deadline: expected a span of time such as 90s, 30m, 2h or 1d; got '90'.\n  "
+            "schedule.jitter: expected a text; got 5. Write it in quotes if it is a text."
         ),
     ),
     "a wrong overlap": (
@@ -168,13 +168,16 @@ FILES = {
         ),
         in_job(
             "schedule.webhook: expected the name of an environment variable, such as PERCEIVER_WEBHOOK: an address may "
-            "hold a secret, and a job file is stored and shown in many places. Put the address into that variable, where "
-            "perceive tick is called."
+            "hold a secret, and a job file is stored and shown in many places. Put the address into that variable, "
+            "where perceive tick is called."
         ),
     ),
     "a word for a section": (
         yaml.safe_dump(JOB | {"input": "clips"}),
-        in_job("input: expected a mapping with uri, format, columns, keep, roots, limit; got 'clips'."),
+        in_job(
+            "input: expected a mapping with uri, format, columns, keep, roots, select, stale, deleted, limit; "
+            "got 'clips'."
+        ),
     ),
     "a word for a list": (
         yaml.safe_dump(JOB | {"input": {"uri": "clips", "keep": "caption"}}),
@@ -441,8 +444,8 @@ def test_schedules_that_are_named_where_none_is(here: Path, monkeypatch: pytest.
     monkeypatch.setenv("PERCEIVER_STATE", str(here / "state"))
     for verb in ("pause", "resume", "remove", "history", "run-now"):
         assert said("schedule", verb, "nightly") == (
-            "There is no schedule nightly here. There are none. One is made of a job file with a section schedule: perceive "
-            "schedule apply FILE."
+            "There is no schedule nightly here. There are none. One is made of a job file with a section schedule: "
+            "perceive schedule apply FILE."
         )
     assert said("schedule", "apply", "job.yaml") == (
         'The job a-job has no schedule: expected a section schedule with cron, such as schedule: {cron: "30 2 * * *", '
@@ -450,18 +453,18 @@ def test_schedules_that_are_named_where_none_is(here: Path, monkeypatch: pytest.
     )
     scheduled = ("schedule", "apply", "job.yaml", "-o", "schedule.cron=0 3 * * *")
     assert said(*scheduled, "--env", "A_TOKEN") == (
-        "--env A_TOKEN: what is called so is a secret, and a target shows its submissions' variables to all who may look. "
-        "Give it to the target's own processes."
+        "--env A_TOKEN: what is called so is a secret, and a target shows its submissions' variables to all who may "
+        "look. Give it to the target's own processes."
     )
     assert said(*scheduled, "--target", "ray") == (
-        "The target ray needs the address of the head's dashboard, such as http://head:8265; got ''. Give --address, or "
-        "set RAY_API_SERVER_ADDRESS."
+        "The target ray needs the address of the head's dashboard, such as http://head:8265; got ''. Give --address, "
+        "or set RAY_API_SERVER_ADDRESS."
     )
     assert CliRunner().invoke(main, [*scheduled]).exit_code == 0
     assert CliRunner().invoke(main, ["schedule", "remove", "a-job"]).exit_code == 0
     assert said("schedule", "pause", "a-job") == (
-        "The schedule a-job was removed: its history is there, but it fires no more. Apply its job file again: perceive "
-        "schedule apply FILE."
+        "The schedule a-job was removed: its history is there, but it fires no more. Apply its job file again: "
+        "perceive schedule apply FILE."
     )
     assert said("schedule", "history", "nightly").startswith(
         "There is no schedule nightly here. There are: a-job."

@@ -1,7 +1,7 @@
 """A nightly schedule over a bucket that grows, changes and shrinks, by a clock that is put on and back, by schedulers
 that are killed at random and are sometimes not there at all: each fire once, each item once, at its newest version.
 
-Runs are real ones: planned, committed shard by shard, killed at commit points, closed by manifests; but for Ray and time.
+Runs are real ones, planned, committed shard by shard, killed at commit points, closed by manifests; but without Ray.
 """
 
 import json
