@@ -3,3 +3,7 @@
 
 class ClusterError(RuntimeError):
     """The place where a run was to happen can't be used; the message says why and what to do."""
+
+
+class ConnectionLostError(ClusterError):
+    """The cluster does not answer; it may again."""

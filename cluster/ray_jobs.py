@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConnectionLostError
 from cluster.target import DONE, ENDED, Sent, State, Submission
 
 _T = TypeVar("_T")
@@ -24,10 +24,6 @@ _STATES: dict[str, State] = {
 _MISSING = "Ray's job API needs more of Ray than is installed: pip install 'perceiver-batch[ray]'."
 #: Of our packages, what is no code and no data of theirs.
 _EXCLUDED = ["**/__pycache__/**", "**/*.pyc"]
-
-
-class ConnectionLostError(ClusterError):
-    """The cluster does not answer; it may again."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,8 @@ class RayTarget:
         state, code = _STATES[about["status"]], about.get("driver_exit_code")
         if state == "failed" and code in DONE:  # to Ray whatever isn't 0 is a failure
             state = "succeeded"
-        return Sent(id, state, (about.get("message") or "").strip() if state != "succeeded" else "", code)
+        message = "" if state in ("running", "succeeded") else (about.get("message") or "").strip()
+        return Sent(id, state, message, code)
 
     def logs(self, id: str, follow: bool = False) -> Iterator[str]:
         if not follow:

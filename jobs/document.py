@@ -11,7 +11,7 @@ import yaml
 
 from perceiver_core.errors import PerceiverError
 from perceiver_core.sources import is_hub_id
-from pipelines.secrets import check_references, found_in, redacted, strings
+from pipelines.secrets import check_references, found_in, names_secret, redacted, strings
 
 CHECKPOINT = ("model", "checkpoint")
 #: What in a job is a path: relative to the file there, to the working directory in an override.
@@ -76,8 +76,16 @@ def check_document(document: Mapping[Any, Any], origin: str) -> None:
 
 def wrong_texts(document: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     """Where values look like keys, or refer to the environment where that can't be kept out of the output."""
-    yield from found_in(document)
+    yield from found_in(document, naming=("kubernetes",))
     for place, text in strings(document):
+        if place == ("kubernetes", "env") and names_secret(text):
+            yield (
+                place,
+                (
+                    f"{text} is by its name a secret, and all who may look at the cluster would see it. Keep it in a "
+                    f"Secret, and name that: kubernetes.secrets.{text}: {{name: ..., key: ...}}."
+                ),
+            )
         if "${env:" not in text:
             continue
         if place == CHECKPOINT:

@@ -6,9 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.errors import ClusterError
+from cluster.kuberay.settings import Kubernetes
+from cluster.kuberay.target import target as kuberay_target
 from cluster.processes import LocalTarget
 from cluster.ray_jobs import RayTarget
 from cluster.target import Sent, Target
+from jobs.errors import TargetError, of_cluster
+from jobs.exit_codes import INTERRUPTED
 from jobs.lease import attempts
 from jobs.observing import Status, observe
 from jobs.records import current, read_record, read_spec
@@ -20,8 +24,12 @@ from pipelines.storage import Storage, open_storage
 _SUBMISSIONS = "submissions"
 
 
-def target_named(name: str, store: RunStore) -> Target:
-    """The target of that name: local, or "ray http://head:8265". Raises SpecError."""
+def target_named(name: str, store: RunStore, kubernetes: Kubernetes | None = None) -> Target:
+    """The target of that name: local, "ray http://head:8265", or "kuberay NAMESPACE@CONTEXT".
+
+    What a kuberay's name leaves out is as kubectl would have it; `kubernetes` says what its runs are made of. Raises
+    SpecError, TargetError.
+    """
     kind, _, address = name.partition(" ")
     if kind == "local" and not address:
         return LocalTarget(store.folder / _SUBMISSIONS)
@@ -33,7 +41,10 @@ def target_named(name: str, store: RunStore) -> Target:
             f"The target ray needs the address of the head's dashboard, such as http://head:8265; got {address!r}. "
             "Give --address, or set RAY_API_SERVER_ADDRESS."
         )
-    raise SpecError(f"There is no target {name}. There are: local, ray.")
+    if kind == "kuberay":
+        with of_cluster():
+            return kuberay_target(address, kubernetes)
+    raise SpecError(f"There is no target {name}. There are: local, ray, kuberay.")
 
 
 def find(name: str, store: RunStore) -> Run:
@@ -87,6 +98,10 @@ def refreshed(run: Run, store: RunStore, tell: Callable[[str], None] = lambda _:
         state: State = seen.state
         if run.state == "stopping" and state in ("running", "submitted"):
             state = "stopping"
+        if (
+            run.state == "stopping" and state == "lost"
+        ):  # as asked, if not in order; some targets forget what is stopped
+            state, seen = "stopped", replace(seen, message="Somebody stopped it.", exit_code=INTERRUPTED)
         changes: dict[str, Any] = {
             "attempt": max(seen.attempt.number, run.attempt),
             "exit_code": seen.exit_code if state in AT_REST else None,
@@ -109,6 +124,6 @@ def _sent(run: Run, store: RunStore, tell: Callable[[str], None]) -> Sent | None
         return None
     try:
         return target_named(run.target, store).look(run.submission)
-    except ClusterError as error:
+    except (ClusterError, TargetError) as error:
         tell(f"{error} What follows is what the output says.")
         return None

@@ -53,7 +53,10 @@ def submit(
     fire: str = "",
     progress: Progress = Quiet(),  # noqa: B008  # has no state
 ) -> Run:
-    """Hand a job to a target: "local", or "ray http://head:8265". Once, however often it is called."""
+    """Hand a job to a target: "local", "ray http://head:8265", or "kuberay NAMESPACE@CONTEXT".
+
+    Once, however often it is called.
+    """
     store = user_store()
     return submitted(job, target, store, progress, supersede, variables, send_code, fire)[0]
 

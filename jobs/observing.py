@@ -49,7 +49,8 @@ def observe(
     if sent and sent.state in ("pending", "running"):
         # The attempt of this submission may not have begun: what there is of events may be of one before.
         begun = attempt.number and state is None
-        state, message, code = ("submitted" if sent.state == "pending" and not begun else "running"), "", None
+        state = "submitted" if sent.state == "pending" and not begun else "running"
+        message, code = sent.message, None
     elif sent and sent.exit_code == BAD_SPEC:
         state, message, code = "failed", "The job can't be run as it is: perceive logs says why.", BAD_SPEC
     elif state is None and holder_of(storage, run_id, tell):

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import to_json
 
+from cluster.kuberay.settings import Kubernetes
 from jobs.document import SpecError, check_document, kind_of, overridden, read_document, wrong_texts
 from jobs.problems import ProblemsError, problems, unknown
 from jobs.scheduling.spec import ScheduleSpec
@@ -153,6 +154,10 @@ class Job(Strict):
     schedule: ScheduleSpec | None = Field(
         default=None,
         description="when it is run again and again, once it is applied: perceive schedule apply",
+    )
+    kubernetes: Kubernetes | None = Field(
+        default=None,
+        description="where and how the run goes on in Kubernetes; no part of what it computes",
     )
 
     @field_validator("task")

@@ -37,7 +37,7 @@ class Run:
     state: State
     attempt: int = 0  #: the last one; 0 before the first has begun
     target: str = (
-        ""  #: local, or "ray http://head:8265"; nothing where `perceive run` did it in its own process
+        ""  #: as jobs.finding.target_named has it; nothing where `perceive run` did it in its own process
     )
     submission: str = ""  #: the last one's id at the target
     created: str = ""  #: in UTC

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -11,14 +11,16 @@ import cluster
 import jobs
 import perceiver_core
 import pipelines
+from cluster.kuberay.target import KubeRayTarget
 from cluster.target import ENDED, Submission, Target
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
+from jobs.reach import check_reach
 from jobs.records import read_spec
 from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
 from jobs.store import Run, RunStore
-from jobs.which import which
+from jobs.which import Found, which
 from pipelines.meter import Progress
 from pipelines.secrets import check_variable
 from pipelines.storage import open_storage
@@ -44,15 +46,17 @@ def submit(
     may look at the target sees them. Without `send_code` the target's own perceiver-batch is used. With `fire`, a
     schedule's time, it is that fire's run. Raises SpecError, TargetError.
     """
-    to = target_named(target, store)
-    environment = _taken(variables)
+    to = target_named(target, store, job.kubernetes)
+    environment = taken(variables)
+    if isinstance(to, KubeRayTarget):
+        check_reach(job)
+        send_code = False  # its image has it
     with of_cluster():
         nodes = to.nodes()
     found = which(job, progress, supersede, nodes, fire)
     record, is_done = found.record, found.table is not None
     run = store.get(record.run_id)
-    # What is computed with is fixed here: the process that makes the attempt may see no GPU itself.
-    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": found.resolved.model.dtype})})
+    job = settled(job, found)
     if run is None:
         run = store.add(
             Run(
@@ -105,35 +109,80 @@ def _sent(
     fire: str,
 ) -> tuple[Run, bool]:
     folder = _folder(store, run.run_id)
+    write_job(job, folder)
+    (folder / _FIRE).write_text(fire)
+    with of_cluster():
+        number = _number(run.submission) if run.target == to.name else 1
+        while True:
+            id = _id(run.run_id, number)
+            last = to.look(id)
+            if last is not None and last.state not in ENDED:
+                return _known(run, to, id, store), False
+            if last is None and id != run.submission:  # else it was there, and the target has forgotten it
+                break
+            number += 1
+        sent = to.submit(
+            as_submission(job, run.run_id, id, to.name, folder, supersede, environment, send_code, fire)
+        )
+    return _known(run, to, id, store), sent
+
+
+def settled(job: Job, found: Found) -> Job:
+    """The job with what it computes with fixed: the process that makes the attempt may see no GPU itself."""
+    return job.model_copy(
+        update={"model": job.model.model_copy(update={"dtype": found.resolved.model.dtype})}
+    )
+
+
+def write_job(job: Job, folder: Path) -> None:
+    """Put the job where `as_submission` has it read."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-    (folder / _FIRE).write_text(fire)
-    on_cluster = to.name != "local"
-    command = [
+
+
+def as_submission(
+    job: Job,
+    run_id: str,
+    id: str,
+    target: str,
+    folder: Path,
+    supersede: bool,
+    environment: Mapping[str, str],
+    send_code: bool,
+    fire: str,
+) -> Submission:
+    """What makes an attempt of a run at a target, of the job that is written into the folder. Raises SpecError."""
+    if target.partition(" ")[0] == "kuberay":
+        check_reach(job)
+        _check_output(job)
+    on_cluster = target != "local"
+    command = (
         "python" if on_cluster else sys.executable,
         *("-m", "jobs", "run", "job.yaml"),
         *(["--ray-address", "auto"] if on_cluster else []),
         *(["--supersede"] if supersede else []),
         *(["--fire", fire] if fire else []),
-    ]
-    with of_cluster():
-        number = 1
-        while last := to.look(_id(run.run_id, number)):
-            if last.state not in ENDED:
-                return _known(run, to, last.id, store), False
-            number += 1
-        id = _id(run.run_id, number)
-        sent = to.submit(
-            Submission(
-                id=id,
-                command=tuple(command),
-                folder=folder,
-                packages=_ROOMS if send_code else (),
-                environment=environment | {"PERCEIVER_TARGET": to.name, "PERCEIVER_SUBMISSION": id},
-                labels={"run_id": run.run_id, "job": job.name, "output": job.output.uri},
-            )
-        )
-    return _known(run, to, id, store), sent
+    )
+    return Submission(
+        id=id,
+        command=command,
+        folder=folder,
+        packages=_ROOMS if send_code else (),
+        environment={**environment, "PERCEIVER_TARGET": target, "PERCEIVER_SUBMISSION": id},
+        labels={"run_id": run_id, "job": job.name, "output": job.output.uri},
+    )
+
+
+def _check_output(job: Job) -> None:
+    """Raise SpecError where the output would go with the pod that wrote it."""
+    volumes = job.kubernetes.volumes if job.kubernetes else {}
+    kept = [path for path, volume in volumes.items() if volume.claim and not volume.read_only]
+    if "://" in job.output.uri or any(job.output.uri.startswith(f"{path}/") for path in kept):
+        return
+    raise SpecError(
+        f"output.uri: in Kubernetes {job.output.uri} would be a folder of each pod's own, and go with it. Name one in "
+        f"a bucket, or below a claim of kubernetes.volumes; got {', '.join(kept) or 'none'}."
+    )
 
 
 def _known(run: Run, to: Target, id: str, store: RunStore) -> Run:
@@ -154,11 +203,17 @@ def _id(run_id: str, number: int) -> str:
     return run_id if number == 1 else f"{run_id}-{number}"
 
 
-def _taken(variables: Iterable[str]) -> dict[str, str]:
-    taken = {}
+def _number(submission: str) -> int:
+    """Which of its run's a submission is."""
+    return int(submission.partition("-")[2] or 1)
+
+
+def taken(variables: Iterable[str]) -> dict[str, str]:
+    """This environment's variables of these names. Raises SpecError of secrets, and of what is not there."""
+    found = {}
     for name in variables:
         check_variable(name)
         if name not in os.environ:
             raise SpecError(f"--env {name}: this environment has no such variable.")
-        taken[name] = os.environ[name]
-    return taken
+        found[name] = os.environ[name]
+    return found

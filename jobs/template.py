@@ -3,8 +3,9 @@
 import dataclasses
 import shlex
 import textwrap
+import types
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel
@@ -74,6 +75,10 @@ def job_text(task: type[Task], checkpoint: str, input: Mapping[str, Any], output
     ]
     for field in _fields(Job):
         kind = task if field.name == "options" else get_type_hints(Job)[field.name]
+        if type(None) in get_args(kind) and (optional := _section_of(kind)):
+            told = f"{field.meaning} (to have it, take the first # away from its name and from every line below it)"
+            lines += ["", *_section(field.name, told, optional), ""]
+            continue
         inside = list(_fields(kind))
         if not inside:
             lines += _entry(field, given, "")
@@ -83,6 +88,28 @@ def job_text(task: type[Task], checkpoint: str, input: Mapping[str, Any], output
             lines += _entry(one, given.get(field.name, {}), "  ")
         lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def _section_of(kind: Any) -> type[BaseModel] | None:
+    """The section that stands there, or may."""
+    every = (kind, *get_args(kind)) if get_origin(kind) in (None, types.UnionType) else ()
+    return next((one for one in every if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def _section(name: str, meaning: str, kind: type[BaseModel]) -> list[str]:
+    """A section that need not be there: commented out as a whole, and what has a default in it once more."""
+    lines = []
+    for one in _fields(kind):
+        if inner := _section_of(kind.model_fields[one.name].annotation):
+            lines += [f"  {line}" for line in _section(one.name, one.meaning, inner)]
+        else:
+            lines += _entry(one, _required(kind), "  ")
+    return [*_prose(meaning, ""), f"#{name}:", *(f"#{line}" for line in lines)]
+
+
+def _required(kind: type[BaseModel]) -> dict[str, Any]:
+    """The fields without a default, by their examples."""
+    return {name: field.examples[0] for name, field in kind.model_fields.items() if field.examples}
 
 
 def _known(task: type[Task]) -> list[str]:

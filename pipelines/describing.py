@@ -4,7 +4,7 @@ import dataclasses
 import json
 import types
 from dataclasses import Field, field
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 
@@ -41,6 +41,8 @@ def meaning(described: Field[Any] | pa.Field) -> str:
 
 def type_in_words(kind: Any) -> str:
     """A type as a job file's reader would say it."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Literal, Union, types.UnionType):
         return " | ".join(str(one) if origin is Literal else type_in_words(one) for one in inner)
@@ -49,8 +51,10 @@ def type_in_words(kind: Any) -> str:
         return f"[{', '.join('...' if one is ... else type_in_words(one) for one in every)}]"
     if origin is dict:
         return f"{{{': '.join(map(type_in_words, inner))}}}"
-    if dataclasses.is_dataclass(kind):
-        return "{" + ", ".join(field.name for field in dataclasses.fields(kind)) + "}"
+    if fields := getattr(kind, "__dataclass_fields__", None) or getattr(
+        kind, "model_fields", None
+    ):  # pydantic's
+        return f"{{{', '.join(fields)}}}"
     return "null" if kind is type(None) else str(kind.__name__)
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -82,9 +82,14 @@ def check_no_secrets(uri: str, may_refer: bool = False) -> None:
     )
 
 
+def names_secret(variable: str) -> bool:
+    """Whether an environment variable is called as secrets are."""
+    return bool(_SECRET_NAME.search(variable))
+
+
 def check_variable(name: str) -> None:
     """Raise SecretError if a variable that is to go along to a target is called as secrets are."""
-    if _SECRET_NAME.search(name):
+    if names_secret(name):
         raise SecretError(
             f"--env {name}: what is called so is a secret, and a target shows its submissions' variables to all who "
             "may look. Give it to the target's own processes."
@@ -123,8 +128,11 @@ def check_references(address: str) -> None:
             )
 
 
-def found_in(document: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Where a document's values look like keys, and what to do; never the value."""
+def found_in(document: Any, naming: Collection[str] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where a document's values look like keys, and what to do; never the value.
+
+    In the sections `naming` a field may be called like a secret: what it says is where that is.
+    """
     for place, value in strings(document):
         parent = place[-1] if place else ""
         looks = next(
@@ -138,7 +146,7 @@ def found_in(document: Any) -> Iterator[tuple[tuple[str, ...], str]]:
                     "revoke it if it was shared, and give credentials by the environment."
                 ),
             )
-        elif value and _SECRET_FIELD.search(parent):
+        elif value and _SECRET_FIELD.search(parent) and place[0] not in naming:
             yield (
                 _hidden(place),
                 (

@@ -47,9 +47,9 @@ def follow(run: "Run", as_json: bool) -> int:
         try:
             while True:
                 run, seen = refreshed(run, store, progress.say)
-                if run.state != state and run.state not in AT_REST:
-                    progress.say(f"Run {run.run_id} is {run.state}.")
-                state = run.state
+                if (run.state, run.message) != state and run.state not in AT_REST:
+                    progress.say(f"Run {run.run_id} is {run.state}. {run.message}".rstrip())
+                state = (run.state, run.message)
                 if seen.pace and run.state == "running":
                     if total != (seen.pace.total, run.attempt):
                         total = (seen.pace.total, run.attempt)

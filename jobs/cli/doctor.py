@@ -26,17 +26,33 @@ from jobs.exit_codes import DONE, FAILED
 @click.option(
     "--address", metavar="URL", help="Look at the Ray cluster whose head is there alone: http://head:8265"
 )
+@click.option(
+    "--target",
+    type=click.Choice(["kuberay"]),
+    help="Look at Kubernetes alone: its API, KubeRay, and one's rights.",
+)
+@click.option("--namespace", metavar="NAME", help="In Kubernetes; by default the context's.")
+@click.option("--context", metavar="NAME", help="Of the kubeconfig; by default its current one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
 def doctor(
-    file: str | None, overrides: tuple[str, ...], store: str | None, address: str | None, as_json: bool
+    file: str | None,
+    overrides: tuple[str, ...],
+    store: str | None,
+    address: str | None,
+    target: str | None,
+    namespace: str | None,
+    context: str | None,
+    as_json: bool,
 ) -> None:
     """Look whether all is here that a run needs; with FILE, a job, also at its checkpoint, input and output.
 
     Nothing of it stays behind. Exit codes: 0 well, also with warnings, 2 bad job, 5 something failed.
     """
-    if file is not None and (store is not None or address):
+    kuberay = f"{namespace or ''}@{context or ''}" if target or namespace or context else None
+    if file is not None and (store is not None or address or kuberay):
         raise click.UsageError(
-            "Give FILE, or --store and --address: with a job its output is looked at, and a store or a cluster alone."
+            "Give FILE, or --store, --address and --target: with a job its output is looked at, and a store or a "
+            "cluster alone."
         )
     from jobs.cli.run import ending
 
@@ -44,6 +60,11 @@ def doctor(
     checks = []
     again = ["perceive", "doctor", *([file] if file else []), *(x for o in overrides for x in ("-o", o))]
     again += [*(["--store", store] if store else []), *(["--address", address] if address else [])]
+    again += [
+        *(["--target", "kuberay"] if kuberay else []),
+        *(["--namespace", namespace] if namespace else []),
+    ]
+    again += ["--context", context] if context else []
     with ending(shlex.join(again), as_json):
         from jobs.doctor import diagnose
         from jobs.spec import load_job
@@ -52,7 +73,7 @@ def doctor(
         check_no_secrets(store or "")
         job = load_job(file, overrides) if file is not None else None
         with _told() as tell:
-            for check in diagnose(job, store, address, tell):
+            for check in diagnose(job, store, address, kuberay, tell):
                 checks.append(check)
                 if not as_json:
                     tell("")

@@ -13,6 +13,8 @@ from jobs.cli.submit import TARGET, handed_over, name_of
 @click.argument("run")
 @TARGET[0]
 @TARGET[1]
+@TARGET[2]
+@TARGET[3]
 @click.option(
     "--here", is_flag=True, help="In this process, wherever it was before; by default where it was."
 )
@@ -22,7 +24,15 @@ from jobs.cli.submit import TARGET, handed_over, name_of
 )
 @click.pass_context
 def resume(
-    context: click.Context, run: str, target: str, address: str | None, here: bool, wait: bool, as_json: bool
+    click_context: click.Context,
+    run: str,
+    target: str,
+    address: str | None,
+    namespace: str | None,
+    context: str | None,
+    here: bool,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """Go on with RUN, by the job that its output holds: in this process, or at the target that it was sent to.
 
@@ -38,8 +48,9 @@ def resume(
 
         store = user_store()
         found = find(run, store)
-        told = context.get_parameter_source("target") is click.core.ParameterSource.COMMANDLINE or address
-        name = name_of(target, address) if told else found.target
+        chosen = click_context.get_parameter_source("target") is click.core.ParameterSource.COMMANDLINE
+        told = chosen or address or namespace or context
+        name = name_of(target, address, namespace, context) if told else found.target
         with terminal_progress(give_up) as progress:
             if name and not here:
                 again, sent = resubmit(found, name, store, progress)

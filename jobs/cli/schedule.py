@@ -31,6 +31,8 @@ def schedule() -> None:
 )
 @TARGET[0]
 @TARGET[1]
+@TARGET[2]
+@TARGET[3]
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME",
     help="A variable of the scheduler's environment that goes along with each run, as in perceive submit.",
@@ -42,6 +44,8 @@ def apply(
     overrides: tuple[str, ...],
     target: str,
     address: str | None,
+    namespace: str | None,
+    context: str | None,
     variables: tuple[str, ...],
     installed: bool,
     as_json: bool,
@@ -58,7 +62,11 @@ def apply(
 
         job = load_job(file, overrides)
         found, new = apply_schedule(
-            job, user_schedules(), name_of(target, address), variables, send_code=not installed
+            job,
+            user_schedules(),
+            name_of(target, address, namespace, context),
+            variables,
+            send_code=not installed,
         )
     if as_json:
         click.echo(json.dumps(_plain(found) | {"new": new}))

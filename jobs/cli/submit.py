@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,19 +17,35 @@ if TYPE_CHECKING:
 
 TARGET = [
     click.option(
-        "--target", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-        help="local: a process of this machine that outlives this one; ray: a Ray cluster, by its job API.",
+        "--target", type=click.Choice(["local", "ray", "kuberay"]), default="local", show_default=True,
+        help="local: a process of this machine that outlives this one; ray: a Ray cluster, by its job API; kuberay: "
+        "Kubernetes, by the KubeRay operator, as the job's section kubernetes has it.",
     ),
     click.option(
         "--address", metavar="URL",
         help="Of the cluster's head: http://head:8265; by default RAY_API_SERVER_ADDRESS. Implies --target ray.",
     ),
+    click.option(
+        "--namespace", metavar="NAME",
+        help="In Kubernetes; by default kubernetes.namespace, else the context's. Implies --target kuberay.",
+    ),
+    click.option(
+        "--context", metavar="NAME", help="Of the kubeconfig; by default its current one. Implies --target kuberay."
+    ),
 ]  # fmt: skip
 
 
-def name_of(target: str, address: str | None) -> str:
+def name_of(target: str, address: str | None, namespace: str | None, context: str | None) -> str:
     """The target that the options name."""
-    return f"ray {address or ''}".strip() if address or target == "ray" else target
+    if address and (namespace or context):
+        raise click.UsageError(
+            "Give --address, of a Ray cluster, or --namespace and --context, of Kubernetes."
+        )
+    if address or target == "ray":
+        return f"ray {address or ''}".strip()
+    if namespace or context or target == "kuberay":
+        return f"kuberay {namespace or ''}{f'@{context}' if context else ''}".strip()
+    return target
 
 
 @click.command()
@@ -42,6 +58,8 @@ def name_of(target: str, address: str | None) -> str:
 )
 @TARGET[0]
 @TARGET[1]
+@TARGET[2]
+@TARGET[3]
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME",
     help="A variable of this environment that goes along, such as AWS_ENDPOINT_URL. No secrets: the target shows them.",
@@ -49,7 +67,12 @@ def name_of(target: str, address: str | None) -> str:
 @click.option(
     "--installed",
     is_flag=True,
-    help="Use the perceiver-batch that the target has; else this code goes along.",
+    help="Use the perceiver-batch that the target has, as in Kubernetes always; else this code goes along.",
+)
+@click.option(
+    "--dry-run",
+    type=click.Choice(["client", "server"]),
+    help="Of Kubernetes: send nothing, but check what would be sent, here, or by asking the cluster's API as well.",
 )
 @FIRE
 @click.option(
@@ -62,8 +85,11 @@ def submit(
     supersede: bool,
     target: str,
     address: str | None,
+    namespace: str | None,
+    context: str | None,
     variables: tuple[str, ...],
     installed: bool,
+    dry_run: str | None,
     fire: str,
     wait: bool,
     as_json: bool,
@@ -73,17 +99,30 @@ def submit(
     Submitting a job again while its run is going on, or once it is done, changes nothing; after it failed or was
     stopped, it resumes. Exit codes: 0 submitted, 2 bad job, 5 the target can't be reached; with --wait the run's.
     """
+    name = name_of(target, address, namespace, context)
+    if dry_run and not name.startswith("kuberay"):
+        raise click.UsageError(
+            "--dry-run is of --target kuberay: elsewhere perceive plan says what would be done."
+        )
+    if dry_run and fire:
+        raise click.UsageError("--dry-run is of a job as it is now: leave --fire out.")
     with ending(None, as_json) as give_up:
         from jobs.cli.progress import terminal_progress
+        from jobs.rendering import rehearse
         from jobs.spec import load_job
         from jobs.store import user_store
         from jobs.submission import submit
 
         job = load_job(file, overrides)
         with terminal_progress(give_up) as progress:
+            if dry_run:
+                on_server = dry_run == "server"
+                rehearsed = rehearse(job, name, user_store(), progress, supersede, variables, on_server)
+                _shown(rehearsed, dry_run, as_json)
+                return
             run, sent = submit(
                 job,
-                name_of(target, address),
+                name,
                 user_store(),
                 progress,
                 supersede=supersede,
@@ -92,6 +131,19 @@ def submit(
                 fire=fire,
             )
     sys.exit(handed_over(run, sent, wait, as_json))
+
+
+def _shown(manifests: "list[dict[str, Any]]", dry_run: str, as_json: bool) -> None:
+    """Say what would be sent."""
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run, "manifests": manifests, "exit_code": 0}))
+        return
+    who = "The cluster's API takes" if dry_run == "server" else "Nothing is wrong with"
+    for one in manifests:
+        about = one["metadata"]
+        where = f" in namespace {about['namespace']}" if "namespace" in about else ""
+        click.echo(f"{who} {one['kind']} {about['name']}{where}. Nothing was sent.")
+    click.echo("Next: the same without --dry-run, or perceive cluster render, which prints them.")
 
 
 def handed_over(run: "Run", sent: bool, wait: bool, as_json: bool) -> int:

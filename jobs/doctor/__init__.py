@@ -23,9 +23,11 @@ def diagnose(
     job: "Job | None" = None,
     store: str | None = None,
     address: str | None = None,
+    kuberay: str | None = None,
     tell: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Check]:
-    """Look at this machine, and at a job if there is one; or at a store, or the Ray cluster at an address, alone.
+    """Look at this machine, and at a job if there is one; or at a store, the Ray cluster at an address, or KubeRay in
+    NAMESPACE@CONTEXT, alone.
 
     Yields each check as it is made.
     `tell` hears the name of what is looked at, before.
@@ -33,6 +35,7 @@ def diagnose(
     from pipelines.secrets import redacted
 
     alone = [*(_of_store(store) if store is not None else ()), *(_of_cluster(address) if address else ())]
+    alone += _of_kubernetes(kuberay) if kuberay is not None else []
     probes = alone or [*_of_machine(), *(_of_job(job) if job else ())]
     folder = _own_folder()
     try:
@@ -121,3 +124,12 @@ def _of_cluster(address: str) -> list[Probe]:
 
     advice = "Check that the head's dashboard runs at that address, and that nothing between here and there drops it."
     return [Probe("job API", ray_cluster.job_api, advice, given=(address,))]
+
+
+def _of_kubernetes(address: str) -> list[Probe]:
+    from jobs.doctor import kubernetes
+
+    advice = (
+        "Check the kubeconfig and its context with kubectl, and that nothing between here and there drops it."
+    )
+    return [Probe("Kubernetes", kubernetes.kuberay, advice, given=(address,))]

@@ -45,8 +45,9 @@ class Head:
 
     def start(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="head", dir="/tmp")
+        self.control_store = free_port()
         ports = {
-            "port": free_port(),
+            "port": self.control_store,
             "dashboard-agent-listen-port": free_port(),
             "dashboard-agent-grpc-port": free_port(),
             "metrics-export-port": free_port(),

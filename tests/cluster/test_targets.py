@@ -1,4 +1,8 @@
-"""What every target promises, of each that there is: this machine, and a real Ray head."""
+"""What every target promises, of each that there is: this machine, a real Ray head, and Kubernetes.
+
+Kubernetes is an API server in this process, with an operator that runs commands here; and, where KUBECONFIG names one
+and PERCEIVER_TEST_IMAGE an image that its nodes can pull, a real cluster with KubeRay.
+"""
 
 import json
 import os
@@ -15,23 +19,66 @@ import psutil
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.kuberay.settings import Kubernetes
+from cluster.kuberay.target import KubeRayTarget
+from cluster.kuberay.target import target as kuberay_target
 from cluster.processes import LocalTarget
 from cluster.ray_jobs import RayTarget
 from cluster.target import Sent, State, Submission, Target
 from tests.cluster.head import Head, free_port
+from tests.cluster.kuberay.conftest import IMAGE as PINNED
+from tests.cluster.kuberay.operator import Operator
+from tests.cluster.kuberay.server import Server
 
 pytestmark = [pytest.mark.clusters, pytest.mark.timeout(120)]
 
 _numbers = count()
 
 
-@pytest.fixture(params=["local", "ray"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    if request.param == "local":
-        yield LocalTarget(tmp_path / "state")
-        return
-    head: Head = request.getfixturevalue("head")
-    yield RayTarget(head.address)
+#: A real cluster, which only a test's session is given.
+REAL = os.environ.get("KUBECONFIG")
+IMAGE = os.environ.get("PERCEIVER_TEST_IMAGE", "")
+PYTHON = sys.executable
+
+
+@pytest.fixture(params=["local", "ray", "kuberay", "kuberay over http", "a real kuberay"])
+def target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Target]:
+    match request.param:
+        case "local":
+            yield LocalTarget(tmp_path / "state")
+        case "ray":
+            head: Head = request.getfixturevalue("head")
+            yield RayTarget(head.address)
+        case "a real kuberay":
+            if not (REAL and IMAGE):
+                pytest.skip("KUBECONFIG and PERCEIVER_TEST_IMAGE name no cluster with KubeRay")
+            monkeypatch.setattr(sys.modules[__name__], "PYTHON", "python")
+            small = {"cpus": 1, "memory": "2Gi"}
+            settings = Kubernetes(
+                image=IMAGE,
+                allow_tag=True,
+                backoff_limit=0,
+                submission_mode="SidecarMode",
+                head=small,
+                cpu_workers=small,
+            )
+            yield kuberay_target(settings=settings)
+        case _:
+            mode = "SidecarMode" if request.param == "kuberay" else "HTTPMode"
+            settings = Kubernetes(image=PINNED, backoff_limit=0, submission_mode=mode)
+            with Server() as server, Operator(server):
+                monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+                yield kuberay_target(settings=settings)
+
+
+@pytest.fixture
+def here(target: Target) -> Target:
+    """A target whose commands run on this machine, where a test can see what they do."""
+    if isinstance(target, KubeRayTarget) and target.settings and target.settings.image == IMAGE:
+        pytest.skip("its commands run on another machine")
+    return target
 
 
 def python(folder: Path, code: str, **fields: object) -> Submission:
@@ -39,7 +86,7 @@ def python(folder: Path, code: str, **fields: object) -> Submission:
     folder.mkdir(exist_ok=True)
     (folder / "the_command.py").write_text(code)
     id = f"test-{os.getpid()}-{next(_numbers)}"
-    return Submission(id, (sys.executable, "-u", "the_command.py"), folder, **fields)  # type: ignore[arg-type]
+    return Submission(id, (PYTHON, "-u", "the_command.py"), folder, **fields)  # type: ignore[arg-type]
 
 
 def wait(target: Target, id: str, *states: State, seconds: float = 30) -> Sent:
@@ -67,7 +114,7 @@ def test_a_command_that_succeeds(target: Target, tmp_path: Path) -> None:
     submission = python(tmp_path / "folder", code, environment={"SAID": "and what was said"})
     assert target.look(submission.id) is None
     assert target.submit(submission)
-    assert wait(target, submission.id, "succeeded") == Sent(submission.id, "succeeded", exit_code=0)
+    assert wait(target, submission.id, "succeeded") == done(target, submission, 0)
     assert "what lies in the folder and what was said" in "".join(target.logs(submission.id))
 
 
@@ -76,11 +123,19 @@ def test_how_it_ended_is_known(code: int, state: State, target: Target, tmp_path
     submission = python(tmp_path / "folder", f"raise SystemExit({code})")
     target.submit(submission)
     sent = wait(target, submission.id, "succeeded", "failed")
-    assert (sent.state, sent.exit_code) == (state, code)
-    assert bool(sent.message) == (state == "failed")
+    if state == "succeeded":
+        assert sent == done(target, submission, code)
+    else:
+        assert (sent.state, sent.exit_code, bool(sent.message)) == (state, code, True)
 
 
-def test_an_id_is_submitted_once(target: Target, tmp_path: Path) -> None:
+def done(target: Target, submission: Submission, code: int) -> Sent:
+    """One that did what it was to do; of its exit codes KubeRay keeps only that it was none of a failure."""
+    return Sent(submission.id, "succeeded", exit_code=None if isinstance(target, KubeRayTarget) else code)
+
+
+def test_an_id_is_submitted_once(here: Target, tmp_path: Path) -> None:
+    target = here
     submission = python(
         tmp_path / "folder",
         f"import os, time; open('{tmp_path}/' + str(os.getpid()), 'w'); time.sleep(2)",
@@ -90,7 +145,7 @@ def test_an_id_is_submitted_once(target: Target, tmp_path: Path) -> None:
     assert first.count(True) <= 1  # none, where the one that was first saw another's look
     wait(target, submission.id, "succeeded")
     assert not target.submit(submission)
-    assert target.look(submission.id) == Sent(submission.id, "succeeded", exit_code=0)
+    assert target.look(submission.id) == done(target, submission, 0)
     assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 1
 
 
@@ -107,7 +162,8 @@ def test_its_log_is_followed_to_its_end(target: Target, tmp_path: Path) -> None:
     assert before_the_end
 
 
-def test_it_stops_in_order(target: Target, tmp_path: Path) -> None:
+def test_it_stops_in_order(here: Target, tmp_path: Path) -> None:
+    target = here
     code = (
         "import signal, sys, time\n"
         f"signal.signal(signal.SIGTERM, lambda *_: (open('{tmp_path}/told', 'w'), sys.exit(130)))\n"
@@ -117,13 +173,17 @@ def test_it_stops_in_order(target: Target, tmp_path: Path) -> None:
     target.submit(submission)
     wait_for(lambda: "ready" in "".join(target.logs(submission.id)))
     target.stop(submission.id)
-    assert wait(target, submission.id, "stopped").state == "stopped"
+    if isinstance(target, KubeRayTarget):  # a RayJob that was stopped is no more
+        wait_for(lambda: target.look(submission.id) is None)
+    else:
+        wait(target, submission.id, "stopped")
     assert (tmp_path / "told").exists()
     target.stop(submission.id)  # it has ended: nothing to do
     target.stop("never-heard-of")
 
 
-def test_a_command_that_is_killed_has_failed(target: Target, tmp_path: Path) -> None:
+def test_a_command_that_is_killed_has_failed(here: Target, tmp_path: Path) -> None:
+    target = here
     submission = python(
         tmp_path / "folder",
         f"import os, time\nopen('{tmp_path}/pid', 'w').write(str(os.getpid()))\ntime.sleep(60)",
@@ -140,6 +200,10 @@ def test_packages_go_along(target: Target, tmp_path: Path) -> None:
     (tmp_path / "lib" / "taken_along" / "__init__.py").write_text("WORD = 'taken along'")
     code = "import taken_along; print('it was', taken_along.WORD)"
     submission = python(tmp_path / "folder", code, packages=(tmp_path / "lib" / "taken_along",))
+    if isinstance(target, KubeRayTarget):
+        with pytest.raises(ClusterError, match="No code goes along to Kubernetes"):
+            target.submit(submission)
+        return
     target.submit(submission)
     wait(target, submission.id, "succeeded")
     assert "it was taken along" in "".join(target.logs(submission.id))

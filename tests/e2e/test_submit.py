@@ -18,6 +18,9 @@ import yaml
 
 from pipelines import reader
 from tests.cluster.head import Head
+from tests.cluster.kuberay.conftest import IMAGE
+from tests.cluster.kuberay.operator import Operator
+from tests.cluster.kuberay.server import Server
 from tests.e2e.command import PERCEIVE
 from tests.pipelines.staging import save_head
 
@@ -30,8 +33,15 @@ SLOW = 300
 class User:
     """Somebody with a shell, a target, and a job."""
 
-    def __init__(self, folder: Path, model: Path, target: Sequence[str], environment: dict[str, str]) -> None:
-        self.folder, self.model, self.target = folder, model, target
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        target: Sequence[str],
+        environment: dict[str, str],
+        **section: dict[str, Any],
+    ) -> None:
+        self.folder, self.model, self.target, self.section = folder, model, target, section
         self.environment = os.environ | environment | {"PERCEIVER_STATE": str(folder / "state")}
 
     def job(self, name: str, texts: int = 6, **changes: Any) -> Path:
@@ -48,6 +58,7 @@ class User:
             "output": {"uri": str(self.folder / f"out-{name}")},
             "options": {"top_k": 2, "overlap": 4},
             "compute": {"batch": 2, "shard_windows": 1},
+            **self.section,
         }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(document | changes))
@@ -94,12 +105,31 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["local", "ray"])
-def user(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[User]:
+def user(
+    request: pytest.FixtureRequest, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[User]:
     if request.param == "local":
         yield User(tmp_path, model, ["--target", "local"], {})
-    else:
-        head: Head = request.getfixturevalue("head")
+        return
+    head: Head = request.getfixturevalue("head")
+    if request.param == "ray":
         yield User(tmp_path, model, ["--address", head.address], head.environment)
+        return
+    # Commands of this process's operator join the head as those of a pod would join their own.
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.control_store}")
+    volumes = {str(tmp_path): {"claim": "all"}, str(model.parent): {"claim": "models"}}
+    with Server() as server, Operator(server):
+        config = server.kubeconfig(tmp_path / "kubeconfig")
+        yield User(
+            tmp_path,
+            model,
+            ["--target", "kuberay"],
+            {"KUBECONFIG": str(config)},
+            kubernetes={"image": IMAGE, "volumes": volumes},
+        )
+
+
+everywhere = pytest.mark.parametrize("user", ["local", "ray", "kuberay"], indirect=True)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -119,6 +149,7 @@ def driver(user: User, run_id: str) -> psutil.Process:
     return psutil.Process(json.loads(lease.read_text())["holder"]["pid"])
 
 
+@everywhere
 def test_from_submission_to_table(user: User) -> None:
     job = user.job("whole")
     sent = user.submits(job)
@@ -141,6 +172,7 @@ def test_from_submission_to_table(user: User) -> None:
     assert "is done already" in user.does("submit", job, *user.target)
 
 
+@everywhere
 def test_submitted_twice_it_is_one_run(user: User) -> None:
     job = slow(user, "twice")
     both = [user.starts("submit", job, *user.target, "--json") for _ in range(2)]
@@ -166,6 +198,7 @@ def test_the_client_dies_and_somebody_else_attaches(user: User) -> None:
     assert user.asks("status", run["run_id"])["attempt"] == 1
 
 
+@everywhere
 def test_stopped_and_resumed(user: User) -> None:
     sent = user.submits(slow(user, "stopped"))
     user.wait(sent["run_id"], "running", until=lambda found: found["shards_done"] >= 3)
@@ -195,6 +228,18 @@ def test_a_killed_driver_is_lost_and_resumed(user: User) -> None:
     assert len(rows(Path(sent["output"]))) == SLOW - 1
 
 
+@pytest.mark.parametrize("user", ["kuberay"], indirect=True)
+def test_kuberay_resumes_a_killed_driver_itself(user: User) -> None:
+    sent = user.submits(slow(user, "again"))
+    user.wait(sent["run_id"], "running", "submitted", until=lambda found: found["shards_done"] >= 3)
+    driver(user, sent["run_id"]).kill()
+    user.does("attach", sent["run_id"], code=3)
+    seen = user.asks("status", sent["run_id"])
+    assert (seen["attempt"], seen["submission"]) == (2, sent["run_id"])
+    assert len(rows(Path(sent["output"]))) == SLOW - 1
+
+
+@everywhere
 def test_logs_are_followed(user: User) -> None:
     sent = user.submits(user.job("followed"))
     assert "5 rows in" in user.does("logs", "-f", sent["run_id"])

@@ -30,7 +30,8 @@ from tests.test_house import ROOMS, ROOT
 #: Those that have no root, and why.
 OTHERS = {
     "cluster.errors.ClusterError": "cluster imports nothing of ours; jobs makes TargetErrors of it",
-    "cluster.ray_jobs.ConnectionLostError": "a ClusterError, as it is raised by a cluster that does not answer",
+    "cluster.errors.ConnectionLostError": "a ClusterError, as it is raised by a cluster that does not answer",
+    "cluster.kuberay.api.ApiError": "a ClusterError, as it is raised of what Kubernetes answers",
     "pipelines.decode_child.ReadError": "stays in the decoder's process: its parent raises what it knows itself",
     "pipelines.wire.GoneError": "a signal between the channel and the decoder, which says what died of what",
     "pipelines.wire.LateError": "a signal between the channel and the decoder, which says what took too long",

@@ -74,7 +74,7 @@ FILES = {
         yaml.safe_dump(JOB | {"optoins": {}}),
         in_job(
             "optoins: no such option. Did you mean options? There are: name, task, model, input, output, options, "
-            "limits, compute, on_error, max_error_rate, schedule."
+            "limits, compute, on_error, max_error_rate, schedule, kubernetes."
         ),
     ),
     "a misspelt option": (

@@ -1,0 +1,1 @@
+"""Kubernetes, by the KubeRay operator: a run as a RayJob."""

@@ -1,0 +1,82 @@
+"""A job as Kubernetes' objects, without a cluster at hand: for whoever applies them by other means."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cluster.errors import ClusterError
+from cluster.kuberay.render import manifests, nodes
+from cluster.kuberay.target import KubeRayTarget
+from jobs.errors import of_cluster
+from jobs.finding import target_named
+from jobs.resolve import pools_of
+from jobs.spec import Job, SpecError
+from jobs.store import RunStore
+from jobs.submission import as_submission, settled, taken, write_job
+from jobs.which import which
+from pipelines.meter import Progress
+
+_MISSING = (
+    "The job has no section kubernetes, which says from what image it is made there. Add one: perceive init TASK - "
+    "shows all of it, or give it when you render the job, -o kubernetes.image=registry/name@sha256:<64 hex digits>."
+)
+
+
+def render(
+    job: Job,
+    progress: Progress,
+    supersede: bool = False,
+    variables: Iterable[str] = (),
+    name: str | None = None,
+) -> list[dict[str, Any]]:
+    """The ConfigMap and the RayJob of the job's run; nothing is written anywhere.
+
+    Which run it is depends on the checkpoint, the input and the output, which are looked at. With a `name` they are
+    not: it is the submission's id, and the driver finds out which run that is. Raises SpecError.
+    """
+    settings = job.kubernetes
+    if settings is None:
+        raise SpecError(_MISSING)
+    environment = taken(variables)
+    if name is None:
+        found = which(job, progress, supersede, nodes(settings))
+        job, run_id = settled(job, found), found.record.run_id
+    else:
+        pools_of(job, nodes(settings))
+        run_id = ""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_job(job, folder)
+        id = name or run_id
+        submission = as_submission(job, run_id, id, "kuberay", folder, supersede, environment, False, "")
+        try:
+            return manifests(settings, submission)
+        except ClusterError as error:
+            raise SpecError(str(error)) from error
+
+
+def rehearse(
+    job: Job,
+    target: str,
+    store: RunStore,
+    progress: Progress,
+    supersede: bool = False,
+    variables: Iterable[str] = (),
+    on_server: bool = False,
+) -> list[dict[str, Any]]:
+    """What `submit` would send to a kuberay target, checked here, and `on_server` by its API too; nothing is kept.
+
+    Raises SpecError, TargetError.
+    """
+    if not on_server:
+        return render(job, progress, supersede, variables)
+    to = target_named(target, store, job.kubernetes)
+    assert isinstance(to, KubeRayTarget)
+    if job.kubernetes is not None:
+        there = job.kubernetes.model_copy(update={"namespace": to.namespace})
+        job = job.model_copy(update={"kubernetes": there})
+    rendered = render(job, progress, supersede, variables)
+    with of_cluster():
+        to.rehearse(rendered)
+    return rendered
