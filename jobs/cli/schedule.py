@@ -78,6 +78,35 @@ def apply(
     )
 
 
+@schedule.command()
+@click.argument("file")
+@click.option(
+    "-o",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a field: -o schedule.cron='0 3 * * *'",
+)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object, a List that kubectl takes.")
+def render(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print the job in FILE as a CronJob, for Kubernetes to run at its times without perceive tick.
+
+    Nothing is sent: kubectl apply -f - takes it. Each fire's pod does what perceive submit --target kuberay does, and
+    waits for the run's end. Exit codes: 0 rendered, 2 bad job, or a schedule that no CronJob can have.
+    """
+    with ending(None, as_json):
+        from jobs.scheduling.rendering import render
+        from jobs.spec import load_job
+
+        manifests = render(load_job(file, overrides))
+    if as_json:
+        click.echo(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
+
+
 @schedule.command(name="list")
 @click.option("--removed", is_flag=True, help="Also those that were removed.")
 @_JSON
