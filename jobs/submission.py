@@ -177,7 +177,7 @@ def _check_output(job: Job) -> None:
     """Raise SpecError where the output would go with the pod that wrote it."""
     volumes = job.kubernetes.volumes if job.kubernetes else {}
     kept = [path for path, volume in volumes.items() if volume.claim and not volume.read_only]
-    if "://" in job.output.uri or any(job.output.uri.startswith(f"{path}/") for path in kept):
+    if "://" in job.output.uri or any(f"{job.output.uri}/".startswith(f"{path}/") for path in kept):
         return
     raise SpecError(
         f"output.uri: in Kubernetes {job.output.uri} would be a folder of each pod's own, and go with it. Name one in "

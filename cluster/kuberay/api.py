@@ -211,6 +211,11 @@ class Api:
                     return read(ask(kube))
                 except kube.refusal as error:
                     raise self._refused(error) from error
+                except ValueError as error:
+                    raise ClusterError(
+                        f"{_place(self.context)} answered what is no JSON ({error}). Is that a Kubernetes API, and "
+                        "nothing between that answers for it?"
+                    ) from error
                 except (urllib3.exceptions.HTTPError, OSError) as error:
                     raise ConnectionLostError(
                         f"{_place(self.context)} does not answer ({type(error).__name__}). Check that it runs and "
@@ -224,7 +229,8 @@ class Api:
         try:
             said = json.loads(error.body or "")
         except ValueError:
-            said = {}
+            said = None
+        said = said if isinstance(said, dict) else {}  # of a service behind the API, it may be anything
         reason, message = said.get("reason") or "", (said.get("message") or error.reason or "").rstrip(".")
         if status == 0:  # the client's own, of TLS
             text = f"{place} can't be trusted: {message}. Check the certificates in its kubeconfig."
@@ -240,7 +246,7 @@ class Api:
                 f"namespace {self.namespace}; perceive doctor --target kuberay says what of it is missing."
             )
         elif status == 404 and not reason:
-            text = f"{place} serves no RayJobs (ray.io/v1). Install KubeRay's operator there, or choose another context."
+            text = f"{place} serves no RayJobs (ray.io/v1). Install KubeRay's operator, or choose another context."
         elif status == 404 and (said.get("details") or {}).get("kind") == "namespaces":
             reason = "NoNamespace"
             text = f"{place} has no namespace {self.namespace}. Choose another with --namespace, or have it made."

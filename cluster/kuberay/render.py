@@ -18,7 +18,8 @@ FOLDER = "/etc/perceiver-job"  #: where the head has what the command reads
 _OURS = "perceiver-batch"
 _FILES, _LARGEST = "job", 1_000_000  # a ConfigMap holds 1 MiB, its names counted
 _GPU = "nvidia.com/gpu"
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0"}
+#: A command that is told to stop gets so many seconds, less than the 30 that a pod gets; by default Ray gives it 3.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
 #: Of all nodes and the driver. At Ray's defaults a job stood still for 150 s after a link was cut without a reset, with
 #: these for 17 s (2.60, measured); the keepalive is what ends the stall, the health check what finds the node dead.
 _FAST_FAILOVER = {
@@ -166,6 +167,9 @@ def _auth(settings: Kubernetes) -> Manifest:
 def _head_group(settings: Kubernetes, submission: Submission, name: str) -> Manifest:
     container = _container("ray-head", settings.image, settings, settings.head, submission)
     container["volumeMounts"].append({"name": _FILES, "mountPath": FOLDER, "readOnly": True})
+    # Whatever takes the head away, a deletion, a suspension, a drain of its node, lets the run end in order before it.
+    end = ["ray", "job", "stop", "--address", "http://127.0.0.1:8265", submission.id]
+    container["lifecycle"] = {"preStop": {"exec": {"command": end}}}
     template = _template(settings, settings.head, container)
     template["spec"]["volumes"].append({"name": _FILES, "configMap": {"name": name}})
     # No actor of the run's goes to the head: what ends it ends the run.
@@ -310,7 +314,7 @@ def metadata(
 
 def _told(about: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """What is told of a submission, as labels where it may be one, and else as annotations."""
-    keyed = {f"{_OURS}/{name.replace('_', '-')}": value for name, value in about.items()}
+    keyed = {f"{_OURS}/{name.replace('_', '-')}": value for name, value in about.items() if value}
     labels = {key: value for key, value in keyed.items() if not wrong_value(value)}
     return labels, {key: value for key, value in keyed.items() if key not in labels}
 

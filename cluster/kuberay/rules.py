@@ -12,7 +12,7 @@ from cluster.kuberay.names import wrong_dns_1035
 from cluster.kuberay.reading import given, listed, mapping, number
 from cluster.kuberay.settings import KUEUE
 
-RAY_JOB_LONGEST = 47  #: characters: what is made for it is named after it, and more
+RAY_JOB_LONGEST = 47  #: characters; for its cluster, as for a schedule's jobs, the operator adds some
 KINDS = ("RayJob", "RayCronJob", "RayCluster")
 _LONGEST = {"RayJob": RAY_JOB_LONGEST, "RayCronJob": 36, "RayCluster": 53}
 _MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")

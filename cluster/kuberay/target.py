@@ -7,7 +7,7 @@ waits for its files, until the same submission brings them or its deadline passe
 
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.errors import ClusterError
@@ -18,6 +18,7 @@ from cluster.target import ENDED, Sent, Submission
 
 _SENT_BY = "perceiver-batch/sent-by"  # an annotation: which of all tries made it
 _TRIES = 5
+_LOOK_S = 10.0
 Manifest = dict[str, Any]
 
 
@@ -81,8 +82,10 @@ class KubeRayTarget:
         return (there["metadata"].get("annotations") or {}).get(_SENT_BY) == mine
 
     def look(self, id: str) -> Sent | None:
-        rayjob = self._rayjob(id)
-        return states.sent_of(id, rayjob, self._why) if rayjob else None
+        # Somebody waits for it, and may look again.
+        hasty = replace(self, patience_s=min(self.patience_s, _LOOK_S))
+        rayjob = hasty._rayjob(id)
+        return states.sent_of(id, rayjob, hasty._why) if rayjob else None
 
     def logs(self, id: str, follow: bool = False) -> Iterator[str]:
         rayjob = self._rayjob(id)
@@ -94,7 +97,7 @@ class KubeRayTarget:
         yield from logs.written(self.api, id, rayjob, follow)
 
     def stop(self, id: str) -> None:
-        """Delete its RayJob. KubeRay stops the command first, as Ctrl-C does; suspending would pull its nodes away."""
+        """Delete its RayJob; KubeRay stops the command first, as Ctrl-C does. Suspended, it would stay for ever."""
         rayjob = self._rayjob(id)
         if rayjob is None or states.sent_of(id, rayjob).state in ENDED:
             return

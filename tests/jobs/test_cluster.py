@@ -83,7 +83,7 @@ def test_under_a_name_nothing_is_looked_at(file: str) -> None:
     assert done.exit_code == 0, done.output
     config_map, ray_job = yaml.safe_load_all(done.stdout)
     assert ray_job["metadata"]["name"] == "perceive-nightly"
-    assert ray_job["metadata"]["labels"]["perceiver-batch/run-id"] == ""
+    assert "perceiver-batch/run-id" not in ray_job["metadata"]["labels"]
     assert yaml.safe_load(config_map["data"]["job.yaml"])["input"]["uri"] == "s3://nobodys/in"
 
 

@@ -175,7 +175,8 @@ def test_what_pods_cannot_see_is_named(job: Path, server: Server, model: Path, t
     said = says("submit", job, "--target", "kuberay", code=2)
     assert (
         f"The job reads what pods of a cluster can't see:\n  input.uri: {tmp_path}/in\n  model.checkpoint: {model}\n"
-        f"Put it into a bucket, or below a path of kubernetes.volumes, where it must be here as well; got {tmp_path}/out."
+        "Put it into a bucket, or below a path of kubernetes.volumes, where it must be here as well; got "
+        f"{tmp_path}/out."
     ) in said
     assert server.requests == []
 

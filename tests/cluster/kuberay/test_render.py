@@ -216,12 +216,20 @@ def test_what_is_told_of_it_is_a_label_where_it_may_be(submission: Submission) -
     assert metadata["annotations"] == {"perceiver-batch/output": "s3://bucket/out"}
 
 
+def test_what_takes_the_head_away_stops_the_run_first(submission: Submission) -> None:
+    head, *workers = pod_specs(cluster(submission))
+    [command] = [head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]]
+    assert command == ["ray", "job", "stop", "--address", "http://127.0.0.1:8265", ID]
+    assert all("lifecycle" not in pod["containers"][0] for pod in workers)
+
+
 def test_every_node_has_the_variables_and_secrets_are_named_alone(submission: Submission) -> None:
     spec = cluster(submission, **MATRIX["what surrounds it"], gpu_workers={})
     assert len(pod_specs(spec)) == 3
     for pod in pod_specs(spec):
         assert pod["containers"][0]["env"] == [
             {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
+            {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "20"},
             {"name": "AWS_REGION", "value": "eu-central-1"},
             {"name": "PERCEIVER_SUBMISSION", "value": ID},
             {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},

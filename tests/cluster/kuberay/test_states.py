@@ -14,7 +14,7 @@ DEPLOYMENTS = [
     "Waiting",
 ]  # fmt: skip
 RAY_JOBS = ["", "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
-FAILED = "Job entrypoint command failed with exit code {}, last available logs (truncated to 20,000 chars):\nfirst\nlast"
+FAILED = "Job entrypoint command failed with exit code {}, last available logs (truncated):\nfirst\nlast"
 
 
 def rayjob(spec: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None, **status: Any) -> Any:

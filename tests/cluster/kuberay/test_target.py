@@ -162,12 +162,20 @@ def test_a_cluster_without_kuberay(target: KubeRayTarget, submission: Submission
     server.serves_rayjobs = False
     for ask in (lambda: target.look("a"), lambda: target.submit(submission)):
         with pytest.raises(
-            ClusterError, match=r"serves no RayJobs \(ray\.io/v1\)\. Install KubeRay's operator"
+            ClusterError, match=r"serves no RayJobs \(ray\.io/v1\)\. Install KubeRay's operator, or"
         ):
             ask()
     server.serves_rayjobs = True
     with pytest.raises(ClusterError, match=r"has no namespace elsewhere. Choose another with --namespace"):
         replace(target, namespace="elsewhere").submit(submission)
+
+
+def test_what_is_no_kubernetes_is_said(
+    target: KubeRayTarget, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "get", lambda *_: (200, b"<html>Log in here</html>", "text/html"))
+    with pytest.raises(ClusterError, match=r"answered what is no JSON \(.*\)\. Is that a Kubernetes API"):
+        target.look("a")
 
 
 def test_nobody_answers(
