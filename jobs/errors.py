@@ -10,6 +10,9 @@ from cluster.errors import ClusterError
 from jobs.budget import ErrorBudgetError
 from jobs.exit_codes import BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED
 from jobs.lease import LeaseError, LeaseLostError
+from jobs.scheduling.alerts import WebhookBusyError, WebhookError
+from jobs.scheduling.states import TickStateError
+from jobs.scheduling.store import UnknownScheduleError
 from jobs.spec import SpecError
 from jobs.states import StateError
 from jobs.store import StoreError, UnknownRunError
@@ -42,14 +45,26 @@ __all__ = [
     "StateError",
     "StoreError",
     "TargetError",
+    "TickStateError",
     "UnavailableError",
     "UnknownRunError",
+    "UnknownScheduleError",
+    "WebhookBusyError",
+    "WebhookError",
     "exit_code",
     "of_cluster",
 ]
 
 #: Before anything is written. Not CheckpointError: before that it is a SpecError, so weights went while the run was on.
-_OF_THE_JOB = (SpecError, LeaseError, InputError, PoolError, SecretError, UnknownRunError)
+_OF_THE_JOB = (
+    SpecError,
+    LeaseError,
+    InputError,
+    PoolError,
+    SecretError,
+    UnknownRunError,
+    UnknownScheduleError,
+)
 
 
 class TargetError(PerceiverError, RuntimeError):

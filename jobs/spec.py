@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from cluster.kuberay.settings import Kubernetes
 from jobs.document import SpecError, check_document, kind_of, overridden, read_document, wrong_texts
 from jobs.problems import ProblemsError, problems, unknown
+from jobs.scheduling.spec import ScheduleSpec
 from jobs.strict import Strict, address
 from pipelines.limits import Limits
 from pipelines.tasks import TASKS, Task, task_named
@@ -149,6 +150,10 @@ class Job(Strict):
         ge=0,
         le=1,
         description="the share of items that may end in quarantine; one more ends the attempt",
+    )
+    schedule: ScheduleSpec | None = Field(
+        default=None,
+        description="when it is run again and again, once it is applied: perceive schedule apply",
     )
     kubernetes: Kubernetes | None = Field(
         default=None,

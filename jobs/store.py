@@ -5,23 +5,21 @@ It is an index: the truth of a run is in its output's runs/ folder, from which a
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jobs.database import StoreError, changing
 from jobs.states import State, check
 from perceiver_core.errors import PerceiverError
 
+__all__ = ["Run", "RunStore", "StoreError", "UnknownRunError", "state_folder", "user_store"]
+
 VERSION = 1
 _FILE = "runs.db"
-_WAIT_S = 10.0  # for another process that writes
-
-
-class StoreError(PerceiverError, OSError):
-    """The run store can't be read or written."""
 
 
 class UnknownRunError(PerceiverError, LookupError):
@@ -54,7 +52,6 @@ _SCHEMA = (
     "state TEXT NOT NULL, attempt INTEGER NOT NULL, target TEXT NOT NULL, submission TEXT NOT NULL, "
     "created TEXT NOT NULL, updated TEXT NOT NULL, exit_code INTEGER, message TEXT NOT NULL)",
     "CREATE INDEX runs_by_output ON runs (output)",
-    f"PRAGMA user_version = {VERSION}",
 )
 
 
@@ -137,46 +134,14 @@ class RunStore:
         with self._open() as db:
             return _rows(db, f"{where} ORDER BY updated DESC, run_id LIMIT ?", *states, limit)
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        path = self.folder / _FILE
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as db:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute("BEGIN IMMEDIATE")
-                _prepare(db, path)
-                try:
-                    yield db
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-                db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(
-                f"The run store {path} can't be used: {error}. Set PERCEIVER_STATE to another folder, or move it away: "
-                "perceive list --from OUTPUT makes it anew from what the outputs hold."
-            ) from error
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        remedy = "perceive list --from OUTPUT makes it anew from what the outputs hold"
+        return changing(self.folder / _FILE, VERSION, _SCHEMA, "run store", remedy)
 
 
 def user_store() -> RunStore:
     """The store of whoever runs this."""
     return RunStore(state_folder())
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    [version] = db.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for statement in _SCHEMA:
-            db.execute(statement)
-    elif version != VERSION:
-        raise StoreError(
-            f"The run store {path} is of version {version}, of another perceiver-batch; this one knows {VERSION}. Use "
-            "that one, or set PERCEIVER_STATE to another folder."
-        )
 
 
 def _one(db: sqlite3.Connection, run_id: str) -> Run:

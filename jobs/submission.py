@@ -22,7 +22,7 @@ from jobs.states import AT_REST
 from jobs.store import Run, RunStore
 from jobs.which import Found, which
 from pipelines.meter import Progress
-from pipelines.secrets import names_secret
+from pipelines.secrets import check_variable
 from pipelines.storage import open_storage
 
 _ROOMS = tuple(Path(room.__path__[0]) for room in (perceiver_core, pipelines, jobs, cluster))
@@ -212,11 +212,7 @@ def taken(variables: Iterable[str]) -> dict[str, str]:
     """This environment's variables of these names. Raises SpecError of secrets, and of what is not there."""
     found = {}
     for name in variables:
-        if names_secret(name):
-            raise SpecError(
-                f"--env {name}: what is called so is a secret, and a target shows its submissions' variables to all "
-                "who may look. Give it to the target's own processes."
-            )
+        check_variable(name)
         if name not in os.environ:
             raise SpecError(f"--env {name}: this environment has no such variable.")
         found[name] = os.environ[name]

@@ -87,6 +87,15 @@ def names_secret(variable: str) -> bool:
     return bool(_SECRET_NAME.search(variable))
 
 
+def check_variable(name: str) -> None:
+    """Raise SecretError if a variable that is to go along to a target is called as secrets are."""
+    if names_secret(name):
+        raise SecretError(
+            f"--env {name}: what is called so is a secret, and a target shows its submissions' variables to all who "
+            "may look. Give it to the target's own processes."
+        )
+
+
 def _by_environment(scheme: str) -> str:
     """Which variables hold a scheme's credentials; of others, all there are."""
     known = _ENVIRONMENT.get(_SAME.get(scheme, scheme))

@@ -48,6 +48,7 @@ def test_imports_go_one_way(room: str) -> None:
         ["--help"],
         ["--version"],
         *([verb, "--help"] for verb in sorted(jobs.cli.main.commands)),
+        ["schedule", "apply", "--help"],
     ],
 )
 def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:

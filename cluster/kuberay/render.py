@@ -44,25 +44,39 @@ def manifests(settings: Kubernetes, submission: Submission) -> list[Manifest]:
     Raises ClusterError where Kubernetes or the operator would refuse them.
     """
     name = object_name(submission.id)
-    config_map = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(name, settings.namespace, *_told(submission.labels)),
-        "data": _files(submission),
-        "immutable": True,
-    }
     labels, annotations = _told(submission.labels)
     ray_job = {
         "apiVersion": API,
         "kind": "RayJob",
-        "metadata": _metadata(
+        "metadata": metadata(
             name, settings.namespace, labels | settings.labels, annotations | settings.annotations
         ),
         "spec": _ray_job(settings, submission, name),
     }
     if reasons := broken(ray_job):
         raise ClusterError(f"RayJob {name} would be refused: {' '.join(reasons)}")
-    return [config_map, ray_job]
+    return [config_map(submission, name, settings.namespace), ray_job]
+
+
+def config_map(submission: Submission, name: str, namespace: str | None) -> Manifest:
+    """What the submission's command reads."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(name, namespace, *_told(submission.labels)),
+        "data": _files(submission),
+        "immutable": True,
+    }
+
+
+def pod_template(settings: Kubernetes, pods: Pods, submission: Submission, name: str, files: str) -> Manifest:
+    """A pod that runs the submission's command from the image, outside of any Ray; `files` is its ConfigMap."""
+    container = _container(name, settings.image, settings, pods, submission)
+    container["command"] = [*submission.command]
+    container["volumeMounts"].append({"name": _FILES, "mountPath": FOLDER, "readOnly": True})
+    template = _template(settings, pods, container)
+    template["spec"]["volumes"].append({"name": _FILES, "configMap": {"name": files}})
+    return template
 
 
 def object_name(id: str) -> str:
@@ -287,7 +301,7 @@ def _volume(number: int, path: str, settings: Kubernetes) -> Manifest:
     }
 
 
-def _metadata(
+def metadata(
     name: str, namespace: str | None, labels: Mapping[str, str], annotations: Mapping[str, str]
 ) -> Manifest:
     return {

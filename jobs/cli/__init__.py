@@ -15,11 +15,14 @@ from jobs.cli.plan import plan
 from jobs.cli.resume import resume
 from jobs.cli.retry import retry
 from jobs.cli.run import run
+from jobs.cli.schedule import schedule
+from jobs.cli.scheduler import scheduler
 from jobs.cli.schema import schema
 from jobs.cli.status import status
 from jobs.cli.stop import stop
 from jobs.cli.submit import submit
 from jobs.cli.tasks import tasks
+from jobs.cli.tick import tick
 
 
 @click.group(no_args_is_help=True)
@@ -30,6 +33,6 @@ def main() -> None:
 
 for verb in (
     init, plan, run, submit, list_runs, status, attach, logs, stop, resume,
-    errors, retry, gc, doctor, tasks, models, schema, cluster,
+    schedule, tick, scheduler, errors, retry, gc, doctor, tasks, models, schema, cluster,
 ):  # fmt: skip
     main.add_command(verb)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
     from jobs.spec import Job
 
 
+#: A Job of a CronJob is called after that, and after its time in minutes.
+_CRON_JOB = re.compile(r"[a-z][a-z0-9-]*-([0-9]{8})")
+
+
 def _instant(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
-    """The instant that --fire names, in UTC: the same one however it is written."""
+    """The instant that --fire names, in UTC: the same one however it is written, also as a CronJob's Job has it."""
     if value is None:
         return ""
+    when: datetime | None
     try:
         when = datetime.fromisoformat(value)
     except ValueError:
-        when = None
+        minutes = _CRON_JOB.fullmatch(value)
+        when = datetime.fromtimestamp(int(minutes[1]) * 60, UTC) if minutes else None
     if when is None or when.tzinfo is None:
         raise click.BadParameter(
             f"expected an instant with its offset, such as 2026-11-26T03:00Z; got {value!r}."

@@ -74,7 +74,7 @@ FILES = {
         yaml.safe_dump(JOB | {"optoins": {}}),
         in_job(
             "optoins: no such option. Did you mean options? There are: name, task, model, input, output, options, "
-            "limits, compute, on_error, max_error_rate, kubernetes."
+            "limits, compute, on_error, max_error_rate, schedule, kubernetes."
         ),
     ),
     "a misspelt option": (
@@ -121,9 +121,62 @@ FILES = {
         yaml.safe_dump({name: value for name, value in JOB.items() if name != "output"}),
         in_job("output: missing. Expected where the table goes."),
     ),
+    "a schedule without times": (
+        yaml.safe_dump(JOB | {"schedule": {"timezone": "Europe/Berlin"}}),
+        in_job(
+            "schedule.cron: missing. Expected minute, hour, day of the month, month and day of the week, such as 30 2 "
+            "* * * (every day at 02:30)."
+        ),
+    ),
+    "a nickname for times": (
+        yaml.safe_dump(JOB | {"schedule": {"cron": "@daily"}}),
+        in_job(
+            "schedule.cron: expected five fields (minute, hour, day of the month, month, day of the week); got 1 in "
+            '\'@daily\'. Write five fields, such as "30 2 * * *" (every day at 02:30) or "0 */6 * * MON-FRI".'
+        ),
+    ),
+    "an hour that no day has": (
+        yaml.safe_dump(JOB | {"schedule": {"cron": "30 24 * * *"}}),
+        in_job(
+            "schedule.cron: the hour can't be '24', in '30 24 * * *'. Write five fields, such as \"30 2 * * *\" (every "
+            'day at 02:30) or "0 */6 * * MON-FRI".'
+        ),
+    ),
+    "a city for a time zone": (
+        yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "timezone": "Berlin"}}),
+        in_job(
+            "schedule.timezone: there is no time zone 'Berlin'. Did you mean Europe/Berlin? Expected a name such as "
+            "UTC, Europe/Berlin or America/New_York."
+        ),
+    ),
+    "a span of time without a unit": (
+        yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "start_deadline": "90", "jitter": 5}}),
+        in_job(
+            "schedule.start_deadline: expected a span of time such as 90s, 30m, 2h or 1d; got '90'.\n  "
+            "schedule.jitter: expected a text; got 5. Write it in quotes if it is a text."
+        ),
+    ),
+    "a wrong overlap": (
+        yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "overlap": "forbidden"}}),
+        in_job(
+            "schedule.overlap: expected 'forbid', 'queue', 'replace' or 'allow'; got 'forbidden'. Did you mean forbid?"
+        ),
+    ),
+    "a webhook's address": (
+        yaml.safe_dump(
+            JOB | {"schedule": {"cron": "30 2 * * *", "webhook": "https://hooks.example.com/T0/hush"}}
+        ),
+        in_job(
+            "schedule.webhook: expected the name of an environment variable, such as PERCEIVER_WEBHOOK: an address may "
+            "hold a secret, and a job file is stored and shown in many places. Put the address into that variable, "
+            "where perceive tick is called."
+        ),
+    ),
     "a word for a section": (
         yaml.safe_dump(JOB | {"input": "clips"}),
-        in_job("input: expected a mapping with uri, format, columns, keep, roots, select, stale, deleted, limit; got 'clips'."),
+        in_job(
+            "input: expected a mapping with uri, format, columns, keep, roots, select, stale, deleted, limit; got 'clips'."
+        ),
     ),
     "a word for a list": (
         yaml.safe_dump(JOB | {"input": {"uri": "clips", "keep": "caption"}}),
@@ -383,4 +436,35 @@ def test_outputs_that_are_named_where_none_is(here: Path) -> None:
     )
     assert said("tasks", "optical_flow").startswith(
         "No such task: optical_flow. Did you mean optical-flow? The tasks"
+    )
+
+
+def test_schedules_that_are_named_where_none_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVER_STATE", str(here / "state"))
+    for verb in ("pause", "resume", "remove", "history", "run-now"):
+        assert said("schedule", verb, "nightly") == (
+            "There is no schedule nightly here. There are none. One is made of a job file with a section schedule: "
+            "perceive schedule apply FILE."
+        )
+    assert said("schedule", "apply", "job.yaml") == (
+        'The job a-job has no schedule: expected a section schedule with cron, such as schedule: {cron: "30 2 * * *", '
+        "timezone: Europe/Berlin}. To run it once: perceive submit."
+    )
+    scheduled = ("schedule", "apply", "job.yaml", "-o", "schedule.cron=0 3 * * *")
+    assert said(*scheduled, "--env", "A_TOKEN") == (
+        "--env A_TOKEN: what is called so is a secret, and a target shows its submissions' variables to all who may "
+        "look. Give it to the target's own processes."
+    )
+    assert said(*scheduled, "--target", "ray") == (
+        "The target ray needs the address of the head's dashboard, such as http://head:8265; got ''. Give --address, "
+        "or set RAY_API_SERVER_ADDRESS."
+    )
+    assert CliRunner().invoke(main, [*scheduled]).exit_code == 0
+    assert CliRunner().invoke(main, ["schedule", "remove", "a-job"]).exit_code == 0
+    assert said("schedule", "pause", "a-job") == (
+        "The schedule a-job was removed: its history is there, but it fires no more. Apply its job file again: "
+        "perceive schedule apply FILE."
+    )
+    assert said("schedule", "history", "nightly").startswith(
+        "There is no schedule nightly here. There are: a-job."
     )

@@ -62,6 +62,20 @@ def test_every_field_has_its_meaning() -> None:
         {"task": "masked-lm", "options": {"positions": [[52, 60]]}},
         {"task": "decode", "options": {"points": {"random": 9, "seed": 3}}},
         {"task": "latents", "options": {"dtype": "float16"}, "max_error_rate": 0.5, "on_error": "fail"},
+        {"schedule": {"cron": "30 2 * * *"}},
+        {
+            "schedule": {
+                "cron": "0 */6 * * MON-FRI",
+                "timezone": "Australia/Lord_Howe",
+                "overlap": "queue",
+                "catch_up": "all",
+                "max_catch_up": 3,
+                "start_deadline": "2h",
+                "jitter": "10m",
+                "webhook": "TEAM_WEBHOOK",
+            }
+        },
+        {"schedule": None},
         *({"task": task.name} for task in TASKS),
     ],
 )
@@ -104,6 +118,11 @@ def test_what_the_model_takes_the_schema_takes(change: dict[str, Any]) -> None:
         {"compute": {"device": "tpu"}},
         {"on_error": False},
         {"max_error_rate": 2},
+        {"schedule": {}},
+        {"schedule": "30 2 * * *"},
+        {"schedule": {"cron": "30 2 * * *", "overlap": "maybe"}},
+        {"schedule": {"cron": "30 2 * * *", "max_catch_up": 0}},
+        {"schedule": {"cron": "30 2 * * *", "retries": 3}},
     ],
 )
 def test_what_the_schema_refuses_the_model_refuses(change: dict[str, Any]) -> None:
