@@ -300,7 +300,7 @@ def test_a_job_that_is_none_is_refused() -> None:
     assert json.loads(done.stdout)["error"].startswith("No such job file: no-such.yaml.")
     both = perceive("doctor", "job.yaml", "--store", "out")
     assert both.returncode == 2
-    assert "Give FILE, or --store and --address: with a job its output is looked at" in both.stderr
+    assert "Give FILE, or --store, --address and --target: with a job its output is looked at" in both.stderr
     secret = perceive("doctor", "--store", "s3://me:password@bucket/out")
     assert secret.returncode == 2
     assert "holds a password" in secret.stderr

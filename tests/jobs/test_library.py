@@ -58,7 +58,7 @@ def test_one_except_meets_all_errors(job: jobs.Job) -> None:
         jobs.Job.load("nowhere.yaml")
     with pytest.raises(PerceiverError, match=r"There is no run zz here\."):
         jobs.status("zz")
-    with pytest.raises(PerceiverError, match=r"There is no target moon\. There are: local, ray\."):
+    with pytest.raises(PerceiverError, match=r"There is no target moon\. There are: local, ray, kuberay\."):
         jobs.submit(job, "moon")
     with pytest.raises(PerceiverError, match=r"The target ray needs the address of the head's dashboard"):
         jobs.submit(job, "ray")

@@ -21,7 +21,7 @@ def job(output: str) -> Job:
         "name": "a-job",
         "task": "video-classification",
         "model": {"checkpoint": "demo"},
-        "input": {"uri": "/clips"},
+        "input": {"uri": "/in/clips"},
         "output": {"uri": output},
     }
     return parse_job(document).model_copy(update={"kubernetes": KUBERNETES})
