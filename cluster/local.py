@@ -102,10 +102,17 @@ def local_ray(
 
 @contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Keep what this process does on SIGTERM: ray.init (2.60) has it exit with 15 instead, which is no orderly end."""
+    """Keep what this process does on SIGTERM: ray.init (2.60) has it exit with 15 instead, which is no orderly end.
+
+    One that comes in the block is a KeyboardInterrupt.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:
+            raise KeyboardInterrupt from end
+        raise
     finally:
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

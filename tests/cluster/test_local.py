@@ -1,12 +1,17 @@
 """The local target."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import FrameType
 
 import psutil
+import pytest
 
-from cluster.local import Resources
+from cluster.local import Resources, own_sigterm
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -34,6 +39,26 @@ def test_ray_imported_too_early_is_refused() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Ray was imported before RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 was set" in done.stderr
+
+
+def test_a_sigterm_while_ray_starts_is_an_orderly_end() -> None:
+    def as_rays(
+        signum: int, frame: FrameType | None
+    ) -> None:  # which ray.init puts there, and which exits so
+        sys.exit(signum)
+
+    def stopped() -> None:
+        with own_sigterm():
+            signal.signal(signal.SIGTERM, as_rays)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(SystemExit, match="3"), own_sigterm():
+        sys.exit(3)
 
 
 def test_nothing_is_left_behind_unless_it_failed(tmp_path: Path) -> None:

@@ -27,7 +27,11 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "output": {"uri": str(tmp_path / "mounted/out")},
         "kubernetes": {
             "image": IMAGE,
-            "volumes": {str(tmp_path / "mounted"): {"claim": "outputs"}},
+            "volumes": {
+                str(tmp_path / "mounted"): {"claim": "outputs"},
+                str(MEDIA): {"claim": "media", "read_only": True},
+                "/opt/w": {"claim": "weights", "read_only": True},
+            },
             "gpu_workers": {"max_replicas": 2},
         },
     }

@@ -175,8 +175,7 @@ FILES = {
     "a word for a section": (
         yaml.safe_dump(JOB | {"input": "clips"}),
         in_job(
-            "input: expected a mapping with uri, format, columns, keep, roots, select, stale, deleted, limit; "
-            "got 'clips'."
+            "input: expected a mapping with uri, format, columns, keep, roots, select, stale, deleted, limit; got 'clips'."
         ),
     ),
     "a word for a list": (
