@@ -114,12 +114,13 @@ def test_one_that_can_not_be_submitted_now(here: Path, table: Table) -> None:
 
 
 def test_tick_says_what_is_wrong_once_and_exits_with_5(here: Path, table: Table) -> None:
-    perceive("schedule", "apply", "job.yaml", "-o", "schedule.cron=* * * * *", "-o", "schedule.catch_up=none")
+    perceive(
+        "schedule", "apply", "job.yaml", "-o", 'schedule.cron="* * * * *"', "-o", "schedule.catch_up=none"
+    )
     store = ScheduleStore(here / "state")
     now = datetime.now(UTC)
-    store.apply("nightly", store.get("nightly").terms, now)
-    [later] = [now + timedelta(minutes=12)]
-    ticks = store.find("nightly", later)  # as nobody looked
+    ticks = store.find("nightly", now + timedelta(minutes=12))  # as nobody looked
+    store.add("nightly", now)
     missed = [one.tick for one in ticks if one.state == "missed"]
     assert missed
     quiet = perceive("tick")  # others found them, and have said so
@@ -136,7 +137,7 @@ def test_tick_says_what_is_wrong_once_and_exits_with_5(here: Path, table: Table)
 
 
 def test_tick_as_json(here: Path, table: Table) -> None:
-    perceive("schedule", "apply", "job.yaml", "-o", "schedule.cron=* * * * *")
+    perceive("schedule", "apply", "job.yaml", "-o", 'schedule.cron="* * * * *"')
     store = ScheduleStore(here / "state")
     found = store.find("nightly", datetime.now(UTC) + timedelta(minutes=1))
     assert len(found) == 1
