@@ -15,6 +15,7 @@ from cluster.target import ENDED, Submission, Target
 from jobs.attempt import which
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
+from jobs.nodes import nodes_of
 from jobs.records import read_spec
 from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
@@ -44,7 +45,7 @@ def submit(
     to = target_named(target, store)
     environment = _taken(variables)
     with of_cluster():
-        nodes = to.nodes()
+        nodes = nodes_of(to.nodes())
     found = which(job, progress, supersede, nodes)
     record, is_done = found.record, found.table is not None
     run = store.get(record.run_id)

@@ -24,6 +24,7 @@ from pipelines.items import InputError
 from pipelines.limits import Limits
 from pipelines.meter import Meter, Tally
 from pipelines.plan import spans_of
+from pipelines.sending import Sent
 from pipelines.sources import Source
 from pipelines.tasks import Task
 from pipelines.tensors import in_flight, is_tensor, unpack
@@ -197,6 +198,12 @@ class ModelPlan:
     chunk: int  #: output points per decoder call, the last chunk padded
     reference: str = "hf"  #: whose answers: hf | deepmind
     fold: bool = True  #: the same answers from fewer FLOPs
+    sent: Sent | None = None  #: where `checkpoint` is a folder of another node
+
+    @property
+    def folder(self) -> str:
+        """The checkpoint's, on the machine that asks."""
+        return str(self.sent.here()) if self.sent else self.checkpoint
 
 
 class Predict:
@@ -216,7 +223,7 @@ class Predict:
         self.plan = plan
         # Folded from float32, and rounded to the plan's dtype after that.
         dtype = "float32" if plan.fold else plan.dtype
-        plain = load(plan.checkpoint, dtype=dtype, device=device, reference=plan.reference)
+        plain = load(plan.folder, dtype=dtype, device=device, reference=plan.reference)
         self.model: Any = _folded(plain, getattr(torch, plan.dtype)) if plan.fold else plain
         self.kept = kept
         self.meter = meter
