@@ -21,12 +21,13 @@ from pipelines.pools import PoolError
 from pipelines.secrets import SecretError
 from pipelines.storage import OutputError
 from pipelines.transient import UnavailableError
-from pipelines.trouble import DeviceError, DeviceMemoryError
+from pipelines.trouble import DeadlyShardError, DeviceError, DeviceMemoryError
 from pipelines.watchdog import StalledError
 
 __all__ = [
     "CheckpointError",
     "DecoderError",
+    "DeadlyShardError",
     "DeviceError",
     "DeviceMemoryError",
     "ErrorBudgetError",

@@ -21,9 +21,9 @@ from pipelines.transient import PATIENCE_S
 from pipelines.watchdog import Watch, watch
 
 _TYPE = "ray.io/accelerator-type"  # Ray's label of a node, by its GPUs
-_TRIES = 3  # of a shard that kills its worker; by default Ray would go on for ever
+_TRIES = 3  # more, of a write
 _ADVICE = "Failed to apply UDF transform after"  # one try, and how to configure retries
-_RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _TRIES}
+_RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}  # trouble.survivable counts
 
 
 def build(

@@ -41,6 +41,7 @@ from pipelines.trouble import (
     out_of_memory,
     persistently,
     retry_fields,
+    survivable,
 )
 
 #: What every row says of its item, in flight and at rest.
@@ -135,7 +136,8 @@ class Decode:
 
     def shard(self, spans: pa.Table) -> pa.Table:
         """A shard as rows of the plan."""
-        began = time.perf_counter()
+        began, shard = time.perf_counter(), spans["shard"][0].as_py()
+        survivable(self.meter, "decode", shard)
         self.tally = Tally(self.meter, "decode")
         done: list[pa.RecordBatch] = []
         failed: list[dict[str, Any]] = []
@@ -157,6 +159,7 @@ class Decode:
         good = pa.Table.from_batches(done, self.schema)
         block = pa.concat_tables([good, pa.Table.from_pylist(failed, self.schema)])
         self.tally.flush()
+        self.meter.end("decode", shard)
         return _noted(block, {"decode_s": round(time.perf_counter() - began, 3)})
 
     def _windows(self, span: dict[str, Any], origin: dict[str, Any]) -> list[pa.RecordBatch]:
@@ -237,8 +240,11 @@ class Predict:
         done = [_as(failed, schema)]
         self.tally.add(planned_windows(failed))
         if windows.num_rows:
+            shard = windows["shard"][0].as_py()
+            survivable(self.meter, "predict", shard)
             predictions, halved = self._predictions(windows)
             windows, predictions, bad = self._finite(windows, predictions)
+            self.meter.end("predict", shard)
             done.append(_as(bad, schema))
             notes |= {"halved": halved} if halved else {}
         if windows.num_rows:

@@ -31,13 +31,16 @@ class Raylets:
 
     def add(self, **arguments: Any) -> Any:
         """One more node, alive."""
-        self.nodes.append(self._add(**{"num_cpus": self.cpus, **arguments}))
+        cache = {"PERCEIVER_CACHE": str(self.work.folder / f"cache-{len(self.nodes)}")}
+        self.nodes.append(self._add(**{"num_cpus": self.cpus, "env_vars": cache, **arguments}))
         return self.nodes[-1]
 
     def _add(self, **arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.work.environment.items():
                 patch.setenv(name, value)
+            # No `auto` of anybody's finds it.
+            patch.setattr("ray._private.utils.write_ray_address", lambda address: None)
             return self.cluster.add_node(
                 node_ip_address="127.0.0.1", object_store_memory=128 << 20, **arguments
             )

@@ -16,7 +16,7 @@ from tests.pipelines.staging import save_head
 
 pytestmark = [pytest.mark.nodes, pytest.mark.timeout(400)]
 
-TEXTS, PACE = 80, 0.4
+TEXTS, PACE = 60, 0.4
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_node_is_added(work: Work, raylets: Raylets, tables: tuple[pa.Table, p
 
 
 def faster_from(times: list[float], when: float) -> float | None:
-    """How many seconds after `when` ten shards are done in less than three quarters of the time that they took before."""
+    """How many seconds after `when` ten shards begin to take less than three quarters of what they took before."""
     before = [time for time in times if time < when]
     usual = (before[-1] - before[-9]) / 8
     for first, tenth in zip(times, times[10:], strict=False):

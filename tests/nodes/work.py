@@ -1,4 +1,4 @@
-"""What runs on clusters of these tests: one job over texts, slowed so that something can happen to it, and its account."""
+"""What runs on these tests' clusters: a job over texts, slowed so that something can happen to it, and its account."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ class Work:
             "PYTHONPATH": os.pathsep.join([str(INSIDE), str(ROOT)]),
             "PERCEIVE_FAULTS": str(self.folder / "orders.json"),
             "PERCEIVER_STATE": str(self.folder / "state"),
+            # Else each node starts as many idle processes as it has CPUs: on two cores they are most of the work.
+            "RAY_enable_worker_prestart": "0",
+            "RAY_prestart_worker_first_driver": "0",
         }
 
     def job(self, out: str, **compute: Any) -> Path:
@@ -91,7 +95,7 @@ class Work:
     def gap(self, out: str, since: float) -> float:
         """The longest time after a moment in which nothing was committed."""
         times = [since, *(one for one in self.committed(out) if one > since)]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in pairwise(times))
 
 
 class Run:

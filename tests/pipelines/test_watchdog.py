@@ -235,7 +235,8 @@ def main(folder: Path) -> None:
 
         dataset = build(
             by_shard(run.plan), Asleep(top_k=2), inspect(checkpoint).config, run.source, Limits(),
-            ModelPlan(str(checkpoint), "float32", 2, 5000), "cpu", 1, run.sink, fit_pools([Node(*node) for node in have.nodes], None, None),
+            ModelPlan(str(checkpoint), "float32", 2, 5000), "cpu", 1, run.sink,
+            fit_pools([Node(have.cpus)], None, None),
             Meter.start(), watched=Watch(20, states.append),
         )  # fmt: skip
         try:
