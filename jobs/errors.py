@@ -26,8 +26,8 @@ from pipelines.watchdog import StalledError
 
 __all__ = [
     "CheckpointError",
-    "DecoderError",
     "DeadlyShardError",
+    "DecoderError",
     "DeviceError",
     "DeviceMemoryError",
     "ErrorBudgetError",

@@ -27,19 +27,27 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Work:
-    """One job over so many texts, a shard each, of which one is none; `pace` is what a shard's prediction takes."""
+    """One job over so many texts, a shard each, of which one is none."""
 
-    def __init__(self, folder: Path, model: Path, texts: int, pace: float) -> None:
+    def __init__(self, folder: Path, model: Path, texts: int) -> None:
         self.folder, self.model = folder, model
         (folder / "in").mkdir(parents=True)
         for n in range(texts):
             (folder / f"in/{n:03}.txt").write_bytes(b"\xff\xfe" if n == 2 else b"text %03d" % n * (1 + n % 3))
-        orders = {
-            "log": str(folder / "log"),
-            "stops": [],
-            "paces": [{"point": "predict begun", "seconds": pace}],
-        }
-        (folder / "orders.json").write_text(json.dumps(orders))
+        self.set_pace(0.4)
+
+    def set_pace(self, seconds: float) -> None:
+        """What predicting a shard takes, of workers that begin from now on."""
+        paces = [{"point": "predict begun", "seconds": seconds}]
+        orders = {"log": str(self.folder / "log"), "stops": [], "paces": paces}
+        (self.folder / "orders.json").write_text(json.dumps(orders))
+
+    def predictors(self) -> list[str]:
+        """The processes that have begun to predict a shard, in order."""
+        with suppress(FileNotFoundError):
+            lines = [line.split("\t") for line in (self.folder / "log").read_text().splitlines()]
+            return list(dict.fromkeys(line[3] for line in lines if line[:2] == ["shard", "predict begun"]))
+        return []
 
     @property
     def environment(self) -> dict[str, str]:
