@@ -14,16 +14,16 @@ from tests.nodes.raylets import Raylets
 from tests.nodes.work import Work
 from tests.pipelines.staging import save_head
 
-pytestmark = [pytest.mark.nodes, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nodes, pytest.mark.timeout(600)]
 
-TEXTS, PACE = 60, 0.4
+TEXTS = 60
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("nodes")
     model = save_head(folder / "model", "PerceiverForSequenceClassification")
-    return Work(folder, model, TEXTS, PACE)
+    return Work(folder, model, TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -83,30 +83,24 @@ def test_a_node_is_killed(work: Work, raylets: Raylets, tables: tuple[pa.Table, 
 
 
 def test_a_node_is_added(work: Work, raylets: Raylets, tables: tuple[pa.Table, pa.Table]) -> None:
-    for _ in range(2):
+    work.set_pace(1.5)  # it takes a while until a worker on it has begun
+    try:
+        for _ in range(2):
+            raylets.add()
+        before = len(work.predictors())
+        run = raylets.start("added")
+        run.wait_for(lambda: commits(work, "added", 5))
+        when = time.time()
         raylets.add()
-    run = raylets.start("added")
-    run.wait_for(lambda: commits(work, "added", 10))
-    raylets.add()
-    when = time.time()
-    run.wait_for(lambda: work.events("added", "nodes_changed"))
-    [changed] = work.events("added", "nodes_changed")
-    assert (changed["nodes"], changed["workers"]["predict"]) == (4, 2)
-    run.end()
+        run.wait_for(lambda: len(work.predictors()) == before + 2)
+        began = time.time() - when
+        [changed] = work.events("added", "nodes_changed")
+        assert (changed["nodes"], changed["workers"]["predict"]) == (4, 2)  # with the head
+        run.end()
+    finally:
+        work.set_pace(0.4)
     assert same(work, "added", tables)
-    pace = faster_from(work.committed("added"), when)
-    assert pace is not None
-    print(f"a node added: its work came after {pace:.1f} s")
-
-
-def faster_from(times: list[float], when: float) -> float | None:
-    """How many seconds after `when` ten shards begin to take less than three quarters of what they took before."""
-    before = [time for time in times if time < when]
-    usual = (before[-1] - before[-9]) / 8
-    for first, tenth in zip(times, times[10:], strict=False):
-        if first > when and tenth - first < 10 * usual * 0.75:
-            return first - when
-    return None
+    print(f"a node added: it predicts after {began:.1f} s")
 
 
 def test_the_head_dies(work: Work, tables: tuple[pa.Table, pa.Table]) -> None:
@@ -135,12 +129,12 @@ def test_the_head_dies(work: Work, tables: tuple[pa.Table, pa.Table]) -> None:
     print(f"the head killed: noticed after {noticed:.1f} s; resumed, first commit after {resumed:.1f} s")
 
 
-@pytest.fixture(params=["profile", "defaults"])
-def switch(request: pytest.FixtureRequest, work: Work) -> Iterator[Switch]:
+@pytest.fixture
+def switch(work: Work) -> Iterator[Switch]:
     reason = why_not()
     if reason:
         pytest.skip(reason)
-    made = Switch(work, PROFILE if request.param == "profile" else {})
+    made = Switch(work, PROFILE)
     try:
         made.add(cpus=0)
         for _ in range(3):
@@ -150,7 +144,6 @@ def switch(request: pytest.FixtureRequest, work: Work) -> Iterator[Switch]:
         made.close()
 
 
-@pytest.mark.parametrize("switch", ["profile"], indirect=True)
 def test_a_link_is_cut_and_healed(work: Work, switch: Switch, tables: tuple[pa.Table, pa.Table]) -> None:
     run = switch.start("healed")
     run.wait_for(lambda: commits(work, "healed", 10))
@@ -164,7 +157,6 @@ def test_a_link_is_cut_and_healed(work: Work, switch: Switch, tables: tuple[pa.T
     print(f"a link cut for 4 s: nothing was committed for {work.gap('healed', when):.1f} s")
 
 
-@pytest.mark.parametrize("switch", ["profile"], indirect=True)
 def test_a_link_is_cut_for_good(work: Work, switch: Switch, tables: tuple[pa.Table, pa.Table]) -> None:
     run = switch.start("cut")
     run.wait_for(lambda: commits(work, "cut", 10))

@@ -26,9 +26,7 @@ TYPE = "ray.io/accelerator-type"
 
 @pytest.fixture
 def work(tmp_path: Path) -> Work:
-    return Work(
-        tmp_path, save_head(tmp_path / "model", "PerceiverForSequenceClassification"), texts=60, pace=0.4
-    )
+    return Work(tmp_path, save_head(tmp_path / "model", "PerceiverForSequenceClassification"), texts=60)
 
 
 def places(stage: str) -> Counter[str]:
