@@ -27,6 +27,7 @@ __all__ = ["Job", "SpecError", "load_job", "overridden", "parse_job"]
 
 #: What may stand there with nothing in it: all of their fields have defaults.
 SECTIONS = ("options", "limits", "compute")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -107,7 +108,6 @@ class ComputeSpec(Strict):
     )
     accelerator: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$",
         description="only GPUs of this type, by Ray's label ray.io/accelerator-type, such as H100",
     )
     batch: int | None = Field(default=None, ge=1, description="windows per call of the model")
@@ -121,6 +121,15 @@ class ComputeSpec(Strict):
         description="without any progress for so long, the attempt fails, naming the stage; by default 10 minutes more "
         "than limits.seconds",
     )
+
+    @field_validator("accelerator")
+    @classmethod
+    def _label(cls, accelerator: str | None) -> str | None:
+        if accelerator is not None and not _LABEL.fullmatch(accelerator):
+            raise ValueError(
+                f"must be a type as Ray's label has it, such as H100 or RTX-PRO-6000; got {accelerator!r}."
+            )
+        return accelerator
 
     @field_validator("gpus_per_worker")
     @classmethod

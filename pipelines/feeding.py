@@ -34,8 +34,8 @@ class FewAhead(BackpressurePolicy):
     def _would_queue_at_the_end(self, op: Any) -> bool:
         """Whether a worker would be given a second shard, where each of the last could go to one that is idle sooner.
 
-        With two for each to the end, of 4 workers one at a third of the others' speed was alone with its last for a
-        third of the run.
+        With two for each to the end, as is Ray's default, one on a slow node has twice its own time for a shard to go
+        when the others are done.
         """
         left = self._data_context.get_config(_SHARDS, math.inf) - op.metrics.num_inputs_received
         return any(
