@@ -85,6 +85,7 @@ def placed(work: Work, nodes: tuple[Node, ...], pools: Pools) -> dict[str, Count
 
 
 def test_two_runs_share_a_cluster_and_a_third_is_refused(work: Work) -> None:
+    work.set_pace(1.5)  # the first two are at it when the third comes
     raylets = Raylets(work, nodes=3)
     try:
         one = raylets.start("one", decode_workers=1, predict_workers=1)
