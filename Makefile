@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test e2e parity sources clusters faults mutations fuzz lint type bench image demo-checkpoint clean
+.PHONY: demo test e2e parity sources clusters faults nodes mutations fuzz lint type bench image demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
@@ -26,6 +26,9 @@ clusters: $(VENV)/.dev  ## submissions to targets: this machine, and a real Ray 
 
 faults: $(VENV)/.dev  ## kills, full disks, stores that fail, zombies: is every row there once?
 	$(BIN)/python -m pytest -m faults
+
+nodes: $(VENV)/.dev  ## clusters whose nodes are killed, added and cut off: the same table?
+	$(BIN)/python -m pytest -m nodes -rP
 
 mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?
 	$(BIN)/python -m tests.mutations

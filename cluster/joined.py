@@ -3,8 +3,10 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from cluster.beside import beside
@@ -12,6 +14,7 @@ from cluster.errors import ClusterError
 from cluster.local import Resources, alive, own_sigterm
 
 _LOOK_S = 5.0
+_LEAVING_S = 15.0  # a killed driver's workers were gone after 1 to 3 s
 
 
 @contextmanager
@@ -21,9 +24,6 @@ def joined_ray(address: str, lost: Callable[[str], None] = lambda name: None) ->
     `lost` is called, in another thread, when its control store is gone, and should end the process: nothing
     that has to do with Ray returns then.
     """
-    # So long a driver that was killed keeps its share of the cluster; by default 180 s (2.60), in which who resumes its
-    # run on the same cluster gets too little to write anything.
-    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "30")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # what it logs as an error it also raises
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # see cluster/local.py
     import ray
@@ -38,9 +38,22 @@ def joined_ray(address: str, lost: Callable[[str], None] = lambda name: None) ->
         ) from error
     try:
         with beside(partial(_silent, lost=lost)):
-            yield alive()
+            yield replace(alive(), held=_held())
     finally:
         ray.shutdown()
+
+
+def _held() -> tuple[float, float]:
+    """The CPUs and GPUs that others use; what somebody who has just died leaves behind is waited for."""
+    import ray
+
+    deadline = time.monotonic() + _LEAVING_S
+    while True:
+        have, free = ray.cluster_resources(), ray.available_resources()
+        cpus, gpus = (max(0.0, have.get(name, 0.0) - free.get(name, 0.0)) for name in ("CPU", "GPU"))
+        if cpus + gpus < 1e-6 or time.monotonic() > deadline:
+            return cpus, gpus
+        time.sleep(0.5)
 
 
 def _silent(ended: threading.Event, lost: Callable[[str], None]) -> None:

@@ -2,35 +2,41 @@
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cluster.beside import beside
 from cluster.errors import ClusterError
+
+Node = tuple[float, float, str]  #: CPUs, GPUs, and of which type these are, where that is known
+_TYPE = "ray.io/accelerator-type"  # the label that Ray gives a node by its GPUs, and its owner may
 
 
 @dataclass(frozen=True)
 class Resources:
     """What a target has, in Ray's logical units."""
 
-    nodes: tuple[tuple[float, float], ...]  #: the CPUs and GPUs of each
+    nodes: tuple[Node, ...]
+    held: tuple[float, float] = (0.0, 0.0)  #: the CPUs and GPUs of these that others use
 
     @property
     def cpus(self) -> float:
-        return sum(cpus for cpus, _ in self.nodes)
+        return sum(cpus for cpus, _, _ in self.nodes)
 
     @property
     def gpus(self) -> float:
-        return sum(gpus for _, gpus in self.nodes)
+        return sum(gpus for _, gpus, _ in self.nodes)
 
 
 #: Ray rewrites 127.0.0.1 to the host's address, and so listens on every interface, unless the first is set (2.60).
@@ -47,6 +53,23 @@ _ENVIRONMENT = {
 def cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu_type() -> str:
+    """Of which type this machine's first GPU is, as Ray (2.60) would call it; empty if it has none."""
+    for about in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in about.read_text().splitlines():
+            key, _, model = line.partition(":")
+            if key == "Model":
+                return _short(model.strip())
+    return ""
+
+
+def _short(model: str) -> str:
+    """NVIDIA A100-SXM4-40GB is an A100, NVIDIA GeForce RTX 5090 a GeForce-RTX-5090."""
+    found = re.match(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)", model)
+    name = found[1] if found and len(found[1]) > 1 else re.sub(r"^NVIDIA\s+", "", model)
+    return name.replace(" ", "-")
 
 
 @contextmanager
@@ -122,8 +145,14 @@ def alive() -> Resources:
     """What the nodes have of the Ray that this process is connected to."""
     import ray
 
-    have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Resources(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in have))
+    return Resources(
+        tuple(node_of(node["Resources"], node.get("Labels")) for node in ray.nodes() if node["Alive"])
+    )
+
+
+def node_of(resources: Mapping[str, float], labels: Mapping[str, str] | None) -> Node:
+    """A node by what Ray says of it."""
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0), (labels or {}).get(_TYPE, "")
 
 
 def _dead(ended: threading.Event, lost: Callable[[str], None]) -> None:

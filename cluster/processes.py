@@ -21,7 +21,7 @@ from types import FrameType
 import psutil
 
 from cluster.errors import ClusterError
-from cluster.local import cores
+from cluster.local import Node, cores, gpu_type
 from cluster.target import DONE, ENDED, Sent, Submission
 
 _STARTING_S = 30.0  # from the folder to the process: then whoever made it was killed in between
@@ -37,9 +37,9 @@ class LocalTarget:
     def name(self) -> str:
         return "local"
 
-    def nodes(self) -> tuple[tuple[float, float], ...]:
+    def nodes(self) -> tuple[Node, ...]:
         gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-        return ((float(cores()), float(gpus)),)
+        return ((float(cores()), float(gpus), gpu_type()),)
 
     def submit(self, submission: Submission) -> bool:
         folder = self.folder / submission.id

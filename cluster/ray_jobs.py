@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cluster.errors import ClusterError, ConnectionLostError
+from cluster.local import Node, node_of
 from cluster.target import DONE, ENDED, Sent, State, Submission
 
 _T = TypeVar("_T")
@@ -36,13 +37,13 @@ class RayTarget:
     def name(self) -> str:
         return f"ray {self.address}"
 
-    def nodes(self) -> tuple[tuple[float, float], ...]:
+    def nodes(self) -> tuple[Node, ...]:
         answer = self._got("/api/v0/nodes?detail=1&limit=10000")
         if answer.status_code != 200:
             raise ClusterError(f"{self.address} does not say what nodes it has: {answer.text[:500]}")
         rows = answer.json()["data"]["result"]["result"]
-        alive = [row["resources_total"] for row in rows if row["state"] == "ALIVE"]
-        return tuple((have.get("CPU", 0.0), have.get("GPU", 0.0)) for have in alive)
+        alive = [row for row in rows if row["state"] == "ALIVE"]
+        return tuple(node_of(row["resources_total"], row.get("labels")) for row in alive)
 
     def ray_version(self) -> str:
         """The Ray that the cluster runs."""

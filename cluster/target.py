@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from cluster.local import Node
+
 State = Literal["pending", "running", "succeeded", "failed", "stopped"]
 DONE = (0, 3)  #: exit codes of a command that did what it was to do, all of it or all but what can't be done
 ENDED: tuple[State, ...] = ("succeeded", "failed", "stopped")
@@ -44,8 +46,8 @@ class Target(Protocol):
     def name(self) -> str:
         """How the command line calls it, with its address where it has one."""
 
-    def nodes(self) -> tuple[tuple[float, float], ...]:
-        """The CPUs and GPUs of each node."""
+    def nodes(self) -> tuple[Node, ...]:
+        """What each node has."""
 
     def submit(self, submission: Submission) -> bool:
         """Start it; False if there is a submission of that id already, which stays as it is."""

@@ -1,7 +1,6 @@
 """One attempt of a run: do what is missing, close the account."""
 
 import json
-import math
 import os
 import socket
 import threading
@@ -16,12 +15,13 @@ import pyarrow as pa
 
 from cluster.beside import beside
 from cluster.joined import joined_ray
-from cluster.local import cores, local_ray
+from cluster.local import Resources, cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
 from jobs.errors import of_cluster
 from jobs.events import Events, recorded
 from jobs.exit_codes import DONE, QUARANTINED
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
+from jobs.nodes import growth, nodes_of, sent_to_all, threads
 from jobs.pace import Marks
 from jobs.planning import Planned, plan_of, sink_of, windows_of
 from jobs.records import Record, read_table, write_record
@@ -37,7 +37,7 @@ from pipelines.index import read_quarantine
 from pipelines.manifest import Manifest, newest, numbered
 from pipelines.meter import Meter, Progress
 from pipelines.plan import by_shard, count_shards, count_windows
-from pipelines.pools import Node
+from pipelines.pools import NOTHING, Node
 from pipelines.publish import drop_staged, finish
 from pipelines.sink import Commit, Sink
 from pipelines.storage import OutputError, Storage, check_conditions, open_storage
@@ -101,11 +101,11 @@ def run_job(
         return _run_on(None, job, progress, supersede, store, fire, began)
     lost = partial(_gave_up, progress)
     with of_cluster(), joined_ray(ray_address, lost) as cluster:
-        return _run_on(cluster.nodes, job, progress, supersede, store, fire, began)
+        return _run_on(cluster, job, progress, supersede, store, fire, began)
 
 
 def _run_on(
-    nodes: tuple[Node, ...] | None,
+    cluster: Resources | None,
     job: Job,
     progress: Progress,
     supersede: bool,
@@ -114,10 +114,11 @@ def _run_on(
     began: float,
 ) -> RunResult:
     storage = open_storage(job.output.uri)
-    found = which(job, progress, supersede, nodes, fire)
+    nodes, held = (nodes_of(cluster.nodes), Node(*cluster.held)) if cluster else (None, NOTHING)
+    found = which(job, progress, supersede, nodes, fire, held)
     if found.before:  # what it has begun stays what it was; what is new since is a run of its own
         result = _of(found.before, found, storage, progress, began, store)
-        found = which(job, progress, supersede, nodes, fire)
+        found = which(job, progress, supersede, nodes, fire, held)
         if found.table:
             return result
     if found.table:
@@ -268,21 +269,24 @@ def execute(
 
         patience = job.compute.stall_minutes and job.compute.stall_minutes * 60
         meter = Meter.start()
+        workers = pools.at_once(sum(node.cpus for node in resolved.nodes), missing.num_rows)
+        elsewhere = not resolved.here
         dataset = pipeline.build(
             missing,
             job.options,
             resolved.config,
             resolved.source,
             job.limits,
-            resolved.model,
+            sent_to_all(resolved) if elsewhere else resolved.model,
             resolved.device,
-            _threads(resolved),
+            threads(resolved),
             sink,
             pools,
             meter,
             Watch(patience, lambda state: events.note("stalled", state=state)),
+            accelerator=job.compute.accelerator if elsewhere else None,  # here all are of one type
+            growth=growth(resolved, workers, missing.num_rows, events) if elsewhere else None,
         )
-        workers = pools.at_once(sum(cpus for cpus, _ in resolved.nodes), missing.num_rows)
         marks = Marks(meter, events, before, total, workers)
         show = partial(_show, meter=meter, progress=progress, before=before, events=events, marks=marks)
         with beside(show), closing(pipeline.commits(dataset)) as made:
@@ -295,13 +299,6 @@ def execute(
                 if cause is error:
                     raise
                 raise cause from error
-
-
-def _threads(resolved: Resolved) -> int:
-    """What each worker that holds the model computes with: its share of the largest node, where all are alike."""
-    most = max(cpus for cpus, _ in resolved.nodes)
-    each = math.ceil(resolved.pools.predict_workers / len(resolved.nodes))
-    return max(1, int(most) // each)
 
 
 def _gave_up(progress: Progress, daemon: str) -> None:

@@ -24,11 +24,12 @@ from pipelines.pools import PoolError
 from pipelines.secrets import SecretError
 from pipelines.storage import OutputError
 from pipelines.transient import UnavailableError
-from pipelines.trouble import DeviceError, DeviceMemoryError
+from pipelines.trouble import DeadlyShardError, DeviceError, DeviceMemoryError
 from pipelines.watchdog import StalledError
 
 __all__ = [
     "CheckpointError",
+    "DeadlyShardError",
     "DecoderError",
     "DeviceError",
     "DeviceMemoryError",

@@ -91,7 +91,7 @@ class Plan:
     device: str
     dtype: str
     batch: int  #: windows per call of the model
-    nodes: tuple[Node, ...]  #: the CPUs and GPUs of each
+    nodes: tuple[Node, ...]  #: the CPUs, the GPUs and their type of each
     lasting: Node  #: what of these is left with the largest node gone, which all stages fit into
     stages: tuple[Asks, ...]
     seconds: Range | None  #: of the run, from now on to its end; None: not measured
@@ -105,9 +105,9 @@ class Plan:
         """That all stages can run beside each other, and with how much to spare: what can't is refused."""
         cpus = sum(one.workers * one.cpus for one in self.stages)
         gpus = sum(one.workers * one.gpus for one in self.stages)
-        device = f" and {gpus:g} of {self.lasting[1]:g} GPUs" if gpus else ""
+        device = f" and {gpus:g} of {self.lasting.gpus:g} GPUs" if gpus else ""
         gone = f", with the largest of {len(self.nodes)} nodes gone" if len(self.nodes) > 1 else ""
-        return f"It fits: all stages beside each other ask for {cpus:.2f} of {self.lasting[0]:g} CPUs{device}{gone}."
+        return f"It fits: all stages beside each other ask for {cpus:.2f} of {self.lasting.cpus:g} CPUs{device}{gone}."
 
 
 def plan(

@@ -52,6 +52,10 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "a worker was sick, and its shard is done again by another",
         ("stage", "shard", "why"),
     ),
+    "nodes_changed": (
+        "a cluster has so many `nodes` now, and each stage so many `workers`",
+        ("nodes", "workers"),
+    ),
     "stalled": ("nothing moved for too long: the state, before the attempt fails", ("state",)),
     "lease_taken_over": ("the holder before this one was dead", ("run_id_before", "host", "pid")),
     "budget_exceeded": ("more items failed than the job allows", ("items", "quarantined", "message")),

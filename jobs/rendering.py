@@ -10,6 +10,7 @@ from cluster.kuberay.render import manifests, nodes
 from cluster.kuberay.target import KubeRayTarget
 from jobs.errors import of_cluster
 from jobs.finding import target_named
+from jobs.nodes import nodes_of
 from jobs.resolve import pools_of
 from jobs.spec import Job, SpecError
 from jobs.store import RunStore
@@ -40,10 +41,10 @@ def render(
         raise SpecError(_MISSING)
     environment = taken(variables)
     if name is None:
-        found = which(job, progress, supersede, nodes(settings))
+        found = which(job, progress, supersede, nodes_of(nodes(settings)))
         job, run_id = settled(job, found), found.record.run_id
     else:
-        pools_of(job, nodes(settings))
+        pools_of(job, nodes_of(nodes(settings)))
         run_id = ""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)

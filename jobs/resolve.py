@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.local import cores
+from cluster.local import cores, gpu_type
 from jobs.spec import Job, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PUBLISHED, PerceiverConfig
@@ -15,7 +15,7 @@ from pipelines.contents import IMAGE, SUFFIXES
 from pipelines.items import InputError, locate
 from pipelines.meter import Progress
 from pipelines.pictures import check_recipe
-from pipelines.pools import Node, PoolError, Pools, fit_pools
+from pipelines.pools import NOTHING, Node, PoolError, Pools, fit_pools, only_type
 from pipelines.sources import Source
 from pipelines.sources.choose import choose
 from pipelines.stages import ModelPlan, check_kept
@@ -38,6 +38,7 @@ class Resolved:
     nodes: tuple[Node, ...]  #: what the run has
     here: bool  #: on this machine, in a Ray of its own
     pools: Pools
+    held: Node = NOTHING  #: what others use of the nodes
 
     @property
     def config(self) -> PerceiverConfig:
@@ -51,25 +52,28 @@ class Resolved:
     @property
     def gpus(self) -> int:
         """0 is the CPU."""
-        return int(sum(gpus for _, gpus in self.nodes))
+        return int(sum(node.gpus for node in self.nodes))
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
 
 
-def resolve(job: Job, progress: Progress, nodes: Sequence[Node] | None = None) -> Resolved:
-    """What the job comes to on these nodes, each with its CPUs and GPUs; by default, on this machine.
+def resolve(
+    job: Job, progress: Progress, nodes: Sequence[Node] | None = None, held: Node = NOTHING
+) -> Resolved:
+    """What the job comes to on these nodes, of which others hold something; by default, on this machine.
 
     Raises SpecError, also where its workers could not all run beside each other with the largest node gone.
     """
     _refuse_pickles()
     _check_output(job.output.uri)
     checkpoint = checkpoint_of(job, progress)
-    used = ((cores(), gpus_of(job)),) if nodes is None else _used(job, nodes)
-    pools = pools_of(job, used)
-    model = _model_plan(job, checkpoint, "cuda" if any(gpus for _, gpus in used) else "cpu", nodes is None)
-    return Resolved(job, checkpoint, model, source_of(job, checkpoint), used, nodes is None, pools)
+    here = nodes is None
+    used = used_of(job, [this_machine(job)] if nodes is None else nodes)
+    pools = pools_of(job, used, held, grows=not here)
+    model = _model_plan(job, checkpoint, "cuda" if any(node.gpus for node in used) else "cpu", here)
+    return Resolved(job, checkpoint, model, source_of(job, checkpoint), used, here, pools, held)
 
 
 def pickle_switches() -> list[str]:
@@ -152,22 +156,40 @@ def gpus_of(job: Job) -> int:
     return torch.cuda.device_count()
 
 
-def _used(job: Job, nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """What the run uses of a target's nodes."""
+def this_machine(job: Job) -> Node:
+    """What the run uses of this machine, if it runs here."""
+    return Node(cores(), gpus_of(job), gpu_type())
+
+
+def used_of(job: Job, nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """What the run uses of its nodes. Raises SpecError."""
     if job.compute.device == "cpu":
-        return tuple((cpus, 0) for cpus, _ in nodes)
-    if job.compute.device == "cuda" and not any(gpus for _, gpus in nodes):
+        nodes = [node._replace(gpus=0.0) for node in nodes]
+    if job.compute.device == "cuda" and not any(node.gpus for node in nodes):
         raise SpecError(
             f"compute.device asks for cuda, but none of the target's {len(nodes)} nodes has a GPU. Choose another "
             "target, or set compute.device to cpu."
         )
-    return tuple(nodes)
-
-
-def pools_of(job: Job, nodes: Sequence[Node]) -> Pools:
-    """How many workers each stage has. Raises SpecError."""
+    if job.compute.accelerator is None:
+        return tuple(nodes)
     try:
-        return fit_pools(nodes, job.compute.decode_workers, job.compute.predict_workers)
+        return only_type(nodes, job.compute.accelerator)
+    except PoolError as error:
+        raise SpecError(str(error)) from error
+
+
+def pools_of(job: Job, nodes: Sequence[Node], held: Node = NOTHING, grows: bool = False) -> Pools:
+    """How many workers each stage has. Raises SpecError."""
+    asked = job.compute
+    try:
+        return fit_pools(
+            nodes,
+            asked.decode_workers,
+            asked.predict_workers,
+            gpus_per_worker=asked.gpus_per_worker,
+            held=held,
+            grows=grows,
+        )
     except PoolError as error:
         raise SpecError(str(error)) from error
 

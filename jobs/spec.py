@@ -29,6 +29,7 @@ __all__ = ["Job", "SpecError", "load_job", "overridden", "parse_job"]
 
 #: What may stand there with nothing in it: all of their fields have defaults.
 SECTIONS = ("options", "limits", "compute")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -112,7 +113,18 @@ class ComputeSpec(Strict):
     )
     decode_workers: int | None = Field(default=None, ge=1, description="CPU workers that decode")
     predict_workers: int | None = Field(
-        default=None, ge=1, description="workers that hold the model: one a GPU"
+        default=None,
+        ge=1,
+        description="workers that hold the model: by default, as many as the GPUs have room for",
+    )
+    gpus_per_worker: float = Field(
+        default=1.0,
+        gt=0,
+        description="GPUs of each worker that holds the model: a part of one, such as 0.5, or a whole number",
+    )
+    accelerator: str | None = Field(
+        default=None,
+        description="only GPUs of this type, by Ray's label ray.io/accelerator-type, such as H100",
     )
     batch: int | None = Field(default=None, ge=1, description="windows per call of the model")
     chunk: int | None = Field(default=None, ge=1, description="output points per call of the decoder")
@@ -125,6 +137,24 @@ class ComputeSpec(Strict):
         description="without any progress for so long, the attempt fails, naming the stage; by default 10 minutes more "
         "than limits.seconds",
     )
+
+    @field_validator("accelerator")
+    @classmethod
+    def _label(cls, accelerator: str | None) -> str | None:
+        if accelerator is not None and not _LABEL.fullmatch(accelerator):
+            raise ValueError(
+                f"must be a type as Ray's label has it, such as H100 or RTX-PRO-6000; got {accelerator!r}."
+            )
+        return accelerator
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _as_ray_has_it(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"must be a part of a GPU, less than 1, or a whole number of them; got {gpus:g}."
+            )
+        return gpus
 
 
 class Job(Strict):

@@ -15,6 +15,7 @@ from cluster.kuberay.target import KubeRayTarget
 from cluster.target import ENDED, Submission, Target
 from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
+from jobs.nodes import nodes_of
 from jobs.reach import check_reach
 from jobs.records import read_spec
 from jobs.spec import Job, SpecError, parse_job
@@ -52,7 +53,7 @@ def submit(
         check_reach(job)
         send_code = False  # its image has it
     with of_cluster():
-        nodes = to.nodes()
+        nodes = nodes_of(to.nodes())
     found = which(job, progress, supersede, nodes, fire)
     record, is_done = found.record, found.table is not None
     run = store.get(record.run_id)

@@ -16,7 +16,7 @@ from jobs.spec import Job, SpecError
 from pipelines.listing import digest_of
 from pipelines.manifest import Manifest, closed, newest, numbered
 from pipelines.meter import Progress
-from pipelines.pools import Node
+from pipelines.pools import NOTHING, Node
 from pipelines.storage import Storage, open_storage
 
 
@@ -38,12 +38,14 @@ def which(
     supersede: bool = False,
     nodes: Sequence[Node] | None = None,
     fire: str = "",
+    held: Node = NOTHING,
 ) -> Found:
     """Which run the job is in its output; nothing is written. Raises SpecError, also where that is another's.
 
-    With `fire`, the time that a schedule means, it is that fire's run: one, however often it is tried.
+    With `fire`, the time that a schedule means, it is that fire's run: one, however often it is tried. `held`: what of
+    the nodes others have.
     """
-    resolved = resolve(job, progress, nodes)
+    resolved = resolve(job, progress, nodes, held)
     storage = open_storage(job.output.uri)
     listing = listed(resolved.source, progress, job.input.limit)
     what = fingerprint(job, resolved.checkpoint, resolved.model, listing)

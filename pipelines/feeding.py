@@ -1,5 +1,6 @@
 """Feeding the pipeline: a table with a row per shard becomes a block per shard, a few at a time."""
 
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from ray.data._internal.execution.backpressure_policy.backpressure_policy import
 from ray.data._internal.logical.interfaces import LogicalPlan
 from ray.data._internal.logical.operators import StreamingRepartition
 
+_SHARDS = "perceive_shards"  # the setting that says how many there are
 _AHEAD = 4  # shards that wait for each worker of the next stage
 _BUFFER = 64  # of these on their way: Ray looks ten times a second, and by default finds two
 
@@ -24,10 +26,22 @@ class FewAhead(BackpressurePolicy):
     """
 
     def can_add_input(self, op: Any) -> bool:
-        return not self._has_enough(op)
+        return not self._has_enough(op) and not self._would_queue_at_the_end(op)
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
         return 0 if self._has_enough(op) else None
+
+    def _would_queue_at_the_end(self, op: Any) -> bool:
+        """Whether a worker would be given a second shard, where each of the last could go to one that is idle sooner.
+
+        With two for each to the end, as is Ray's default, one on a slow node has twice its own time for a shard to go
+        when the others are done.
+        """
+        left = self._data_context.get_config(_SHARDS, math.inf) - op.metrics.num_inputs_received
+        return any(
+            left <= pool.current_size() and not pool.num_idle_actors()
+            for pool in op.get_autoscaling_actor_pools()
+        )
 
     def _has_enough(self, op: Any) -> bool:
         """Whether enough of what the operator has done waits already."""
@@ -42,6 +56,7 @@ def feed(shards: pa.Table, cpus: float) -> ray.data.Dataset:
     blocks = [pa.Table.from_batches([batch]) for batch in shards.to_batches()]
     dataset: ray.data.Dataset = ray.data.from_blocks(blocks)
     context = dataset.context  # a copy: the process's own stays as it is
+    context.set_config(_SHARDS, shards.num_rows)
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, FewAhead])
     # Dataset.repartition has no argument for CPUs. Its task would ask for one, and wait for ever where pools have all.
     cut = StreamingRepartition(

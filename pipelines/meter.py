@@ -56,6 +56,7 @@ class Counts:
         self.left_out = 0
         self.told = 0
         self.given_up: dict[tuple[str, int, str], int] = {}
+        self.begun: dict[tuple[str, int], int] = {}  # and not ended
 
     def add(self, stage: str, windows: int, busy_s: float = 0.0) -> None:
         self.counts[stage] = self.counts.get(stage, 0) + windows
@@ -85,6 +86,13 @@ class Counts:
             heard.append({"kind": "told_less", "time": now, "left_out": self.left_out})
             self.left_out = 0
         return heard
+
+    def begin(self, stage: str, shard: int) -> int:
+        self.begun[stage, shard] = self.begun.get((stage, shard), 0) + 1
+        return self.begun[stage, shard]
+
+    def end(self, stage: str, shard: int) -> None:
+        self.begun.pop((stage, shard), None)
 
     def may_replace(self, stage: str, shard: int, sign: str, why: str, most: int) -> bool:
         before = self.given_up.get((stage, shard, sign), 0)
@@ -140,6 +148,24 @@ class Meter:
 
         heard: list[dict[str, Any]] = ray.get(self.actor.heard.remote(), timeout=10)
         return heard
+
+    def begin(self, stage: str, shard: int) -> int:
+        """How often a worker has begun with a shard and has not come to its end, this one included."""
+        if self.actor is None:
+            return 1
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            begun: int = ray.get(self.actor.begin.remote(stage, shard), timeout=60)
+        except RayError:  # nobody counts, this time
+            return 1
+        return begun
+
+    def end(self, stage: str, shard: int) -> None:
+        """A worker has come to a shard's end."""
+        if self.actor is not None:
+            self.actor.end.remote(stage, shard)
 
     def may_replace(self, stage: str, shard: int, sign: str, why: str, most: int) -> bool:
         """Whether a worker may end itself over a shard: `most` times for the same sign. Told before it is answered."""

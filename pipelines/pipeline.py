@@ -9,6 +9,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from perceiver_core.config import PerceiverConfig
 from pipelines.feeding import feed
+from pipelines.growing import Growth, follow
 from pipelines.limits import Limits
 from pipelines.meter import Latest, Meter
 from pipelines.pools import Pools
@@ -19,9 +20,10 @@ from pipelines.tasks import Task
 from pipelines.transient import PATIENCE_S
 from pipelines.watchdog import Watch, watch
 
-_TRIES = 3  # of a shard that kills its worker; by default Ray would go on for ever
+_TYPE = "ray.io/accelerator-type"  # Ray's label of a node, by its GPUs
+_TRIES = 3  # more, of a write
 _ADVICE = "Failed to apply UDF transform after"  # one try, and how to configure retries
-_RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _TRIES}
+_RETRIES: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}  # trouble.survivable counts
 
 
 def build(
@@ -38,10 +40,13 @@ def build(
     meter: Meter,
     watched: Watch = Watch(),  # noqa: B008  # frozen
     patience_s: float = PATIENCE_S,
+    accelerator: str | None = None,
+    growth: Growth | None = None,
 ) -> ray.data.Dataset:
     """The dataset of commits of these shards, as plan.by_shard gives them.
 
-    One shard is one block from Decode on, so one task a stage and one part.
+    One shard is one block from Decode on, so one task a stage and one part. With an `accelerator`, the model runs on
+    nodes with GPUs of this type; with `growth`, the pools follow the cluster's nodes.
     """
     workers = pools.at_once(0, shards.num_rows)  # without a shard, one would open the weights for nothing
     dataset = feed(shards, pools.feed_cpus)
@@ -52,7 +57,8 @@ def build(
     # Ray's own sees no progress within a shard.
     context.execution_no_progress_timeout_s = -1
     context.custom_execution_callback_classes = [
-        watch(watched.patience(limits.seconds), Latest(meter), watched.dump)
+        watch(watched.patience(limits.seconds), Latest(meter), watched.dump),
+        *([follow(growth, pools, shards.num_rows)] if growth else []),
     ]
     # map_batches_internal is map_batches less two checks: it takes batch_size=None on GPUs (any number would split
     # or bundle shards), as Ray's own map_groups needs it to, and it takes the limits below without a deprecation.
@@ -73,6 +79,7 @@ def build(
         compute=ray.data.ActorPoolStrategy(size=workers["predict"]),
         num_cpus=pools.predict_cpus,
         num_gpus=pools.predict_gpus,
+        label_selector={_TYPE: accelerator} if accelerator and pools.predict_gpus else None,
         **_RETRIES,
     )
     return dataset.map_batches_internal(

@@ -24,6 +24,7 @@ from pipelines.items import InputError
 from pipelines.limits import Limits
 from pipelines.meter import Meter, Tally
 from pipelines.plan import spans_of
+from pipelines.sending import Sent
 from pipelines.sources import Source
 from pipelines.tasks import Task
 from pipelines.tensors import in_flight, is_tensor, unpack
@@ -40,6 +41,7 @@ from pipelines.trouble import (
     out_of_memory,
     persistently,
     retry_fields,
+    survivable,
 )
 
 #: What every row says of its item, in flight and at rest.
@@ -134,7 +136,8 @@ class Decode:
 
     def shard(self, spans: pa.Table) -> pa.Table:
         """A shard as rows of the plan."""
-        began = time.perf_counter()
+        began, shard = time.perf_counter(), spans["shard"][0].as_py()
+        survivable(self.meter, "decode", shard)
         self.tally = Tally(self.meter, "decode")
         done: list[pa.RecordBatch] = []
         failed: list[dict[str, Any]] = []
@@ -156,6 +159,7 @@ class Decode:
         good = pa.Table.from_batches(done, self.schema)
         block = pa.concat_tables([good, pa.Table.from_pylist(failed, self.schema)])
         self.tally.flush()
+        self.meter.end("decode", shard)
         return _noted(block, {"decode_s": round(time.perf_counter() - began, 3)})
 
     def _windows(self, span: dict[str, Any], origin: dict[str, Any]) -> list[pa.RecordBatch]:
@@ -197,6 +201,12 @@ class ModelPlan:
     chunk: int  #: output points per decoder call, the last chunk padded
     reference: str = "hf"  #: whose answers: hf | deepmind
     fold: bool = True  #: the same answers from fewer FLOPs
+    sent: Sent | None = None  #: where `checkpoint` is a folder of another node
+
+    @property
+    def folder(self) -> str:
+        """The checkpoint's, on the machine that asks."""
+        return str(self.sent.here()) if self.sent else self.checkpoint
 
 
 class Predict:
@@ -216,7 +226,7 @@ class Predict:
         self.plan = plan
         # Folded from float32, and rounded to the plan's dtype after that.
         dtype = "float32" if plan.fold else plan.dtype
-        plain = load(plan.checkpoint, dtype=dtype, device=device, reference=plan.reference)
+        plain = load(plan.folder, dtype=dtype, device=device, reference=plan.reference)
         self.model: Any = _folded(plain, getattr(torch, plan.dtype)) if plan.fold else plain
         self.kept = kept
         self.meter = meter
@@ -230,8 +240,11 @@ class Predict:
         done = [_as(failed, schema)]
         self.tally.add(planned_windows(failed))
         if windows.num_rows:
+            shard = windows["shard"][0].as_py()
+            survivable(self.meter, "predict", shard)
             predictions, halved = self._predictions(windows)
             windows, predictions, bad = self._finite(windows, predictions)
+            self.meter.end("predict", shard)
             done.append(_as(bad, schema))
             notes |= {"halved": halved} if halved else {}
         if windows.num_rows:

@@ -15,11 +15,13 @@ import tenacity
 from perceiver_core.errors import PerceiverError
 from pipelines.errors import READ, DecodeCrash, ItemError
 from pipelines.items import version_now
+from pipelines.meter import Meter
 from pipelines.sources import SourceError
 from pipelines.transient import UnavailableError, is_transient, retrying
 
 T = TypeVar("T")
 
+_TRIES = 3  # more, of a shard that its worker died over; by default Ray would go on for ever
 _LEAST = 4  # tries of an item, even if each of them takes longer to fail than all patience
 #: How CUDA's libraries begin their errors, where PyTorch has no class for them.
 _SICK = ("CUDA error", "device-side assert", "CUBLAS", "cuDNN error")
@@ -179,6 +181,24 @@ def nonfinite_error(columns: Mapping[str, int], dtype: str) -> NonFiniteError:
         f"expected finite numbers of the model; got NaN or infinity in {where}, twice, from two processes. {rounded}"
         "Check the item, and the checkpoint with others, or leave the item out of the input."
     )
+
+
+class DeadlyShardError(PerceiverError, RuntimeError):
+    """A shard over which one worker after the other died."""
+
+
+def survivable(meter: Meter, stage: str, shard: int) -> None:
+    """Raise DeadlyShardError if a shard's worker died, with whatever it is that it does to them, too often before.
+
+    Ray's own limit counts each call to a node that is gone, until it knows that it is, and shards that only waited.
+    """
+    died = meter.begin(stage, shard) - 1
+    if died > _TRIES:
+        raise DeadlyShardError(
+            f"Shard {shard} has cost {died} workers of the stage {stage}, which died over it without a word, as they "
+            "do where the kernel ends them because memory is short (dmesg says so), or a library crashes. What is "
+            "committed stays. Run the job again with a smaller compute.batch, or with fewer workers a node."
+        )
 
 
 def end_process() -> NoReturn:

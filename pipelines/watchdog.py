@@ -35,14 +35,14 @@ class Watch:
         return self.seconds if self.seconds is not None else decode_s + _SLACK_S
 
 
-class _Here:
+class Here:
     """What is of use in this process alone: Ray sends the settings that this is part of to every worker."""
 
     def __init__(self, value: Any = None) -> None:
         self.value = value
 
-    def __reduce__(self) -> tuple[type["_Here"], tuple[()]]:
-        return _Here, ()
+    def __reduce__(self) -> tuple[type["Here"], tuple[()]]:
+        return Here, ()
 
 
 def watch(
@@ -55,7 +55,7 @@ def watch(
     """
     from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-    held = _Here((progress, dump))
+    held = Here((progress, dump))
 
     class Watchdog(ExecutionCallback):
         def before_execution_starts(self, executor: Any) -> None:
@@ -94,7 +94,7 @@ def _stage(op: Any, state: Any) -> dict[str, Any]:
     """What an operator has in hand."""
     actors = op.get_actor_info() if hasattr(op, "get_actor_info") else None
     return {
-        "stage": _name(op.name),
+        "stage": stage_name(op.name),
         "queued": state.total_enqueued_input_blocks(),
         "running": op.num_active_tasks(),
         "finished": op.metrics.num_tasks_finished,
@@ -107,7 +107,7 @@ def _stage(op: Any, state: Any) -> dict[str, Any]:
     }
 
 
-def _name(operator: str) -> str:
+def stage_name(operator: str) -> str:
     """MapBatches(Decode) is what Ray calls Decode."""
     return (
         operator.removeprefix("MapBatches(").removesuffix(")")

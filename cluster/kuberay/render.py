@@ -9,6 +9,7 @@ from cluster.errors import ClusterError
 from cluster.kuberay.names import wrong_dns_1035, wrong_value
 from cluster.kuberay.rules import RAY_JOB_LONGEST, broken
 from cluster.kuberay.settings import GpuWorkers, Kubernetes, Pods, Toleration, Workers
+from cluster.local import Node
 from cluster.target import Submission
 
 Manifest = dict[str, Any]
@@ -87,13 +88,15 @@ def object_name(id: str) -> str:
     return name
 
 
-def nodes(settings: Kubernetes) -> tuple[tuple[float, float], ...]:
-    """The CPUs and GPUs of each node that a plan can count on: every worker pod, none of the head."""
-    return tuple(
-        (float(group.cpus), float(group.gpus if isinstance(group, GpuWorkers) else 0))
-        for group in settings.groups.values()
-        for _ in range(group.max_replicas)
-    )
+def nodes(settings: Kubernetes) -> tuple[Node, ...]:
+    """The nodes that a plan can count on: every worker pod, none of the head."""
+    return tuple(_node(group) for group in settings.groups.values() for _ in range(group.max_replicas))
+
+
+def _node(group: Workers) -> Node:
+    if isinstance(group, GpuWorkers):
+        return float(group.cpus), float(group.gpus), group.accelerator or ""
+    return float(group.cpus), 0.0, ""
 
 
 def _ray_job(settings: Kubernetes, submission: Submission, name: str) -> Manifest:

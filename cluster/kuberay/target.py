@@ -14,6 +14,7 @@ from cluster.errors import ClusterError
 from cluster.kuberay import api, logs, render, states
 from cluster.kuberay.api import Api, ApiError
 from cluster.kuberay.settings import Kubernetes
+from cluster.local import Node
 from cluster.target import ENDED, Sent, Submission
 
 _SENT_BY = "perceiver-batch/sent-by"  # an annotation: which of all tries made it
@@ -41,7 +42,7 @@ class KubeRayTarget:
     def api(self) -> Api:
         return Api(self.context, self.namespace, self.patience_s)
 
-    def nodes(self) -> tuple[tuple[float, float], ...]:
+    def nodes(self) -> tuple[Node, ...]:
         return render.nodes(self._needed())
 
     def manifests(self, submission: Submission) -> list[Manifest]:

@@ -68,13 +68,14 @@ def plan(
         from jobs.cli.progress import terminal_progress
         from jobs.errors import of_cluster
         from jobs.finding import target_named
+        from jobs.nodes import nodes_of
         from jobs.spec import load_job
         from jobs.store import user_store
 
         job, nodes = load_job(file, overrides), None
         if address:
             with of_cluster():
-                nodes = target_named(f"ray {address}", user_store()).nodes()
+                nodes = nodes_of(target_named(f"ray {address}", user_store()).nodes())
         with terminal_progress(give_up) as progress:
             found = estimate.plan(
                 job, progress, supersede=supersede, probe=not no_probe, usd_per_gpu_hour=price, nodes=nodes

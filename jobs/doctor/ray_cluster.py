@@ -21,9 +21,11 @@ def job_api(address: str) -> Iterator[Check]:
             "Submit with --installed, to a cluster whose image has a perceiver-batch for its own Ray.",
         )  # fmt: skip
     nodes = target.nodes()
-    cpus, gpus = (sum(node[n] for node in nodes) for n in (0, 1))
+    cpus, gpus = sum(cpus for cpus, _, _ in nodes), sum(gpus for _, gpus, _ in nodes)
+    types = ", ".join(sorted({kind for _, gpus, kind in nodes if gpus and kind}))
     if cpus:
-        yield Check("cluster's nodes", "ok", f"{len(nodes)}, with {cpus:g} CPUs and {gpus:g} GPUs.")
+        of = f" ({types})" if types else ""
+        yield Check("cluster's nodes", "ok", f"{len(nodes)}, with {cpus:g} CPUs and {gpus:g} GPUs{of}.")
     else:
         yield Check(
             "cluster's nodes", "warning", f"{len(nodes)}, without any CPU.",

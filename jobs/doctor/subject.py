@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from cluster.local import cores
 from jobs.doctor.check import Check, in_bytes, told
-from jobs.resolve import checkpoint_of, gpus_of, pools_of, source_of
+from jobs.resolve import checkpoint_of, pools_of, source_of, this_machine, used_of
 from jobs.spec import Job
 from perceiver_core.config import PerceiverConfig
 from pipelines.decoding import Decoder, DecoderError
@@ -23,7 +22,7 @@ def checkpoint(job: Job) -> Iterator[Check]:
     found = checkpoint_of(job, Quiet())
     size = f"{in_bytes(found.bytes)} in {found.path}"
     yield Check("checkpoint", "ok", f"{found.architecture} for {job.task}, {size}.")
-    pools = pools_of(job, [(cores(), gpus_of(job))])
+    pools = pools_of(job, used_of(job, [this_machine(job)]))
     yield Check("workers", "ok", f"{pools.decode_workers} decode, {pools.predict_workers} predict.")
 
 

@@ -38,7 +38,7 @@ from pipelines.decoding import Decoder
 from pipelines.limits import Limits
 from pipelines.meter import Meter
 from pipelines.plan import by_shard, count_windows, cut_shards, list_and_probe, shards
-from pipelines.pools import fit_pools
+from pipelines.pools import Node, fit_pools
 from pipelines.sink import Sink, write_part
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict
@@ -147,7 +147,7 @@ def _pipeline(
 
         sink = _sink(out, task, config)
         sink.storage.prepare()
-        pools = fit_pools([(cores(), 0)], None, None)
+        pools = fit_pools([Node(cores())], None, None)
         meter = Meter.start()
         dataset = build(
             by_shard(plan),

@@ -11,7 +11,7 @@ from types import FrameType
 import psutil
 import pytest
 
-from cluster.local import Resources, own_sigterm
+from cluster.local import Resources, _short, node_of, own_sigterm
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -78,3 +78,28 @@ def test_nothing_is_left_behind_unless_it_failed(tmp_path: Path) -> None:
     assert logs.is_dir()
     assert not (tmp_path / ".ray").exists()  # no token in the home
     subprocess.run(["rm", "-r", logs], check=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "short"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("NVIDIA GeForce RTX 5090", "GeForce-RTX-5090"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000"),
+    ],
+)
+def test_a_gpu_is_called_what_ray_calls_it(model: str, short: str) -> None:
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    assert _short(model) == short == NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(model)
+
+
+def test_a_node_has_what_ray_says_of_it() -> None:
+    assert node_of({"CPU": 8.0, "GPU": 2.0, "memory": 1e9}, {"ray.io/accelerator-type": "T4"}) == (
+        8.0,
+        2.0,
+        "T4",
+    )
+    assert node_of({"memory": 1e9}, None) == (0.0, 0.0, "")

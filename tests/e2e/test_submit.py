@@ -327,7 +327,7 @@ def test_a_cluster_is_looked_at_and_planned_for(model: Path, tmp_path: Path, hea
     ]
     assert checks[2]["found"] == "1, with 4 CPUs and 0 GPUs."
     plan = user.asks("plan", user.job("planned"), "--address", head.address)
-    assert (plan["nodes"], plan["items"], plan["seconds"]) == ([[4.0, 0.0]], 6, None)
+    assert (plan["nodes"], plan["items"], plan["seconds"]) == ([[4.0, 0.0, ""]], 6, None)
     too_many = user.does(
         "plan",
         tmp_path / "planned.yaml",

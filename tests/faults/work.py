@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cluster.local import cores
 from jobs import events
 from pipelines import reader
-from pipelines.pools import fit_pools
+from pipelines.pools import Node, fit_pools
 from pipelines.storage import open_storage
 from tests.e2e.command import write_job
 from tests.faults.ledger import balance
@@ -97,7 +97,7 @@ def in_flight() -> int:
     Of each stage's workers Ray gives each two shards, of which it is at one; before each stage 4 shards a worker wait
     (pipelines/feeding.py), and writing is one task at a time for each share of CPU that is left.
     """
-    pools = fit_pools([(cores(), 0)], None, None)
+    pools = fit_pools([Node(cores())], None, None)
     left = cores() - pools.decode_workers * pools.decode_cpus - pools.predict_workers * pools.predict_cpus
     writers = max(1, int((left - pools.feed_cpus) / pools.write_cpus))
     return 2 * pools.decode_workers + (4 + 2) * pools.predict_workers + 4 + writers

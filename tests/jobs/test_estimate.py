@@ -131,17 +131,17 @@ def videos(folder: Path, checkpoint: Path, **compute: Any) -> Any:
 # What hangs in silence where it is let run (ray.md, 3; operations.md, B).
 UNFIT = [
     # Pools that have every CPU there is: no read, no write, no end.
-    ([(2, 0)], {"decode_workers": 2}, r"decode_workers asks for 2 workers of 0\.5 CPUs, but of 2 CPUs 0\.6875 are left "
-     r"beside feeding, predicting and writing: set it to at most 1\."),
-    ([(16, 0)], {"decode_workers": 16}, r"of 16 CPUs 7\.4 are left .*: set it to at most 7\."),
+    ([Node(2)], {"decode_workers": 2}, r"decode_workers asks for 2 workers of 0\.5 CPUs, but of 2 CPUs 0\.6875 are "
+     r"left beside feeding, predicting and writing: set it to at most 1\."),
+    ([Node(16)], {"decode_workers": 16}, r"of 16 CPUs 7\.4 are left .*: set it to at most 7\."),
     # Pools that fit, until the largest node goes.
-    ([(64, 0), (4, 0)], {"decode_workers": 4}, r"of 4 CPUs without the largest of 2 nodes 1\.4 are left"),
-    ([(16, 4), (16, 4)], {"predict_workers": 8}, r"asks for 8 GPUs, there are 4 without the largest of 2 nodes: "
-     r"set it to at most 4\."),
+    ([Node(64), Node(4)], {"decode_workers": 4}, r"of 4 CPUs without the largest of 2 nodes 1\.4 are left"),
+    ([Node(16, 4), Node(16, 4)], {"predict_workers": 8}, r"asks for 8 workers of 1 GPUs, there is room for 4 without "
+     r"the largest of 2 nodes: set it to at most 4\."),
     # Workers on GPUs reserve CPUs, too: beside these there are none.
-    ([(8, 8)], {"decode_workers": 6}, r"decode_workers asks for 6 workers of 1 CPUs, but of 8 CPUs 5\.4 are left"),
-    ([(4, 1)], {"predict_workers": 2}, r"predict_workers asks for 2 GPUs, there are 1: set it to at most 1\."),
-    ([(4, 0)], {"device": "cuda"}, r"device asks for cuda, but none of the target's 1 nodes has a GPU\."),
+    ([Node(8, 8)], {"decode_workers": 6}, r"decode_workers asks for 6 workers of 1 CPUs, but of 8 CPUs 5\.4 are left"),
+    ([Node(4, 1)], {"predict_workers": 2}, r"asks for 2 workers of 1 GPUs, there is room for 1: set it to at most 1\."),
+    ([Node(4)], {"device": "cuda"}, r"device asks for cuda, but none of the target's 1 nodes has a GPU\."),
 ]  # fmt: skip
 
 
@@ -180,12 +180,12 @@ def test_the_command_refuses_it_with_exit_code_2(
 
 
 FITS: list[list[Node]] = [
-    [(2, 0)],
-    [(16, 0)],
-    [(16, 8)],
-    [(64, 0), (4, 0)],
-    [(16, 4), (64, 8), (16, 4)],
-    [(0, 0), (8, 1)],
+    [Node(2)],
+    [Node(16)],
+    [Node(16, 8)],
+    [Node(64), Node(4)],
+    [Node(16, 4), Node(64, 8), Node(16, 4)],
+    [Node(0), Node(8, 1)],
 ]
 
 

@@ -290,8 +290,8 @@ def test_in_the_file(mistake: str, here: Path) -> None:
 OVERRIDES = {
     "compute.batch": "-o compute.batch: expected key=value with a dotted key, such as -o compute.batch=8.",
     "compute.bach=8": in_job(
-        "compute.bach: no such option. Did you mean batch? There are: device, decode_workers, predict_workers, batch, "
-        "chunk, shard_windows, stall_minutes."
+        "compute.bach: no such option. Did you mean batch? There are: device, decode_workers, predict_workers, "
+        "gpus_per_worker, accelerator, batch, chunk, shard_windows, stall_minutes."
     ),
     "compute=[": "-o compute, line 1 is not YAML as it must be: while parsing a flow node, expected the node content, "
     "but found '<stream end>'.",

@@ -104,6 +104,14 @@ def test_where_a_checkpoint_is(
         ),
         ({"compute": {"batch": 0}}, r"compute\.batch: expected at least 1; got 0\."),
         (
+            {"compute": {"gpus_per_worker": 1.5}},
+            r"compute\.gpus_per_worker: must be a part of a GPU, less than 1, or a whole number of them; got 1\.5\.",
+        ),
+        (
+            {"compute": {"accelerator": "an H100"}},
+            r"compute\.accelerator: must be a type as Ray's label has it, .*'an H100'",
+        ),
+        (
             {"name": "No Spaces"},
             r"name: expected lower-case letters, digits and hyphens, .*; got 'No Spaces'\.",
         ),

@@ -15,7 +15,7 @@ from pipelines.decoding import DecoderError
 from pipelines.limits import Limits
 from pipelines.meter import Meter
 from pipelines.plan import by_shard
-from pipelines.pools import fit_pools
+from pipelines.pools import Node, fit_pools
 from pipelines.stages import ModelPlan
 from pipelines.storage import OutputError
 from tests.clips import write_clip
@@ -71,7 +71,7 @@ def test_what_a_stage_raises_is_found_in_what_ray_raises(
     source: Any = Broken(where) if where.startswith("Decode") else run.source
     sink = replace(run.sink, storage=Broken(where)) if where == "write_part" else run.sink
     model = ModelPlan(str(tmp_path if where == "Predict starts" else checkpoint), "float32", 3, 5000)
-    pools = fit_pools(((ray_here.cpus, 0),), None, None)
+    pools = fit_pools([Node(ray_here.cpus)], None, None)
     dataset = build(
         by_shard(run.plan), task, run.config, source, Limits(), model, "cpu", 1, sink, pools, Meter.start()
     )

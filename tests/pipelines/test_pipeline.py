@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayTaskError
 
 from cluster.local import Resources
 from perceiver_core.checkpoint import inspect
@@ -21,7 +21,7 @@ from pipelines.decoding import Decoder
 from pipelines.limits import Limits
 from pipelines.meter import Meter
 from pipelines.plan import by_shard, cut_shards, list_and_probe, shards
-from pipelines.pools import fit_pools
+from pipelines.pools import Node, fit_pools
 from pipelines.sink import Commit, Sink
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, Predict, block_schema, split_block
@@ -56,7 +56,7 @@ def run(
 
     sink = Sink(prepared(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
     model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
-    pools = fit_pools(have.nodes, None, None)
+    pools = fit_pools([Node(*node) for node in have.nodes], None, None)
     dataset = build(
         by_shard(plan), task, config, SOURCE, Limits(), model, "cpu", 1, sink, pools, meter or Meter.start()
     )
@@ -87,7 +87,7 @@ def test_plan_is_visible_and_the_same_with_and_without_gpus(
     plan, config = plan_of(media, checkpoint, shard_windows=4)
     for gpus in (0, 1):
         dataset, made = run(
-            plan, config, checkpoint, tmp_path / str(gpus), Resources(((ray_here.cpus, gpus),))
+            plan, config, checkpoint, tmp_path / str(gpus), Resources(((ray_here.cpus, gpus, ""),))
         )
         assert operators(dataset) == [
             "InputDataBuffer[Input]",
@@ -121,7 +121,7 @@ def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: P
     plan, config = plan_of(tmp_path / "media", checkpoint, shard_windows=60)
 
     out = tmp_path / "out"
-    _, made = run(plan, config, checkpoint, out, Resources(((ray_here.cpus, 0),)), Copying(top_k=2))
+    _, made = run(plan, config, checkpoint, out, Resources(((ray_here.cpus, 0, ""),)), Copying(top_k=2))
     [part] = (out / "data").iterdir()
     assert [commit.rows for commit in made] == [60]
     assert part.stat().st_size > 128 << 20
@@ -184,8 +184,8 @@ def test_a_shard_that_kills_its_worker_fails_the_run_in_the_end(
             os._exit(1)
 
     plan, config = plan_of(media, checkpoint, shard_windows=64)
-    with pytest.raises(RayError, match=r"actor .* is unavailable"):
-        run(plan, config, checkpoint, tmp_path, Resources(((ray_here.cpus, 0),)), Deadly(top_k=2))
+    with pytest.raises(RayTaskError, match=r"Shard 0 has cost 4 workers of the stage predict"):
+        run(plan, config, checkpoint, tmp_path, Resources(((ray_here.cpus, 0, ""),)), Deadly(top_k=2))
     assert not (tmp_path / "data").exists()
 
 
@@ -218,7 +218,7 @@ def test_trouble_is_told_and_leaves_no_trace_in_the_rows(
 
     plan, config = plan_of(media, checkpoint, shard_windows=4)
     assert len(shards(plan)) == 3
-    meter, have = Meter.start(), Resources(((ray_here.cpus, 0),))
+    meter, have = Meter.start(), Resources(((ray_here.cpus, 0, ""),))
     _, made = run(plan, config, checkpoint, tmp_path / "out", have, Troubled(top_k=2), meter)
     _, calm = run(plan, config, checkpoint, tmp_path / "calm", have, Copying(top_k=2))
 

@@ -20,7 +20,7 @@ from pipelines.meter import Counts, Meter
 from pipelines.plan import cut_shards, list_and_probe, shards
 from pipelines.sources.files import Files
 from pipelines.stages import Decode, ModelPlan, notes_of, split_block
-from pipelines.trouble import DeviceError, DeviceMemoryError, nonfinite
+from pipelines.trouble import DeadlyShardError, DeviceError, DeviceMemoryError, nonfinite, survivable
 from tests.clips import write_clip
 from tests.conftest import tiny_config
 from tests.pipelines.copying import Copying, ModelLess
@@ -279,6 +279,22 @@ def test_replacements_are_counted_by_shard_and_sign() -> None:
     assert counts.may_replace("predict", 2, "device", "why", 2)
     assert counts.may_replace("predict", 1, "numbers", "why", 1)
     assert not counts.may_replace("predict", 1, "numbers", "why", 1)
+
+
+def test_a_shard_may_cost_three_workers_and_no_more() -> None:
+    meter = Told()
+    for _ in range(4):
+        survivable(meter, "predict", 7)
+    survivable(meter, "predict", 8)
+    survivable(meter, "decode", 7)
+    with pytest.raises(
+        DeadlyShardError,
+        match=r"Shard 7 has cost 4 workers of the stage predict, which died over it without a word, as they do where "
+        r"the kernel ends them because memory is short .* with a smaller compute\.batch, or with fewer workers a ",
+    ):
+        survivable(meter, "predict", 7)
+    meter.end("predict", 7)
+    survivable(meter, "predict", 7)  # after it is done, as where what came of it is lost with a node
 
 
 def test_without_an_actor_nobody_listens() -> None:

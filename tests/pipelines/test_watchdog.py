@@ -219,7 +219,7 @@ def main(folder: Path) -> None:
     from pipelines.limits import Limits
     from pipelines.meter import Meter
     from pipelines.plan import by_shard
-    from pipelines.pools import fit_pools
+    from pipelines.pools import Node, fit_pools
     from pipelines.stages import ModelPlan
     from tests.clips import write_clip
     from tests.conftest import save_tiny
@@ -236,7 +236,8 @@ def main(folder: Path) -> None:
 
         dataset = build(
             by_shard(run.plan), Asleep(top_k=2), inspect(checkpoint).config, run.source, Limits(),
-            ModelPlan(str(checkpoint), "float32", 2, 5000), "cpu", 1, run.sink, fit_pools(have.nodes, None, None),
+            ModelPlan(str(checkpoint), "float32", 2, 5000), "cpu", 1, run.sink,
+            fit_pools([Node(have.cpus)], None, None),
             Meter.start(), watched=Watch(20, states.append),
         )  # fmt: skip
         try:

@@ -27,5 +27,11 @@ class Told(Meter):
     def heard(self) -> list[dict[str, Any]]:
         return self.counts.heard()
 
+    def begin(self, stage: str, shard: int) -> int:
+        return self.counts.begin(stage, shard)
+
+    def end(self, stage: str, shard: int) -> None:
+        self.counts.end(stage, shard)
+
     def may_replace(self, stage: str, shard: int, sign: str, why: str, most: int) -> bool:
         return self.counts.may_replace(stage, shard, sign, why, most)

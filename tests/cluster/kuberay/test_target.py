@@ -212,7 +212,7 @@ def test_a_target_is_where_kubectl_would_go(
 
 
 def test_nodes_are_those_of_the_settings(target: KubeRayTarget) -> None:
-    assert target.nodes() == ((4.0, 0.0),)
+    assert target.nodes() == ((4.0, 0.0, ""),)
     with pytest.raises(ClusterError, match="kubernetes: section"):
         replace(target, settings=None).nodes()
 
