@@ -154,7 +154,7 @@ def test_what_can_not_be_rendered(file: str, monkeypatch: pytest.MonkeyPatch) ->
         "no/such/file can't be written: No such file or directory. Name a file in a folder that is there."
     )
     assert refused("render", file, "-o", "compute.predict_workers=9").startswith(
-        "compute.predict_workers asks for 9 GPUs, there are 1 without the largest of 3 nodes"
+        "compute.predict_workers asks for 9 workers of 1 GPUs, there is room for 1 without the largest of 3 nodes"
     )
     monkeypatch.setenv("MY_TOKEN", "open sesame")
     assert refused("render", file, "--env", "MY_TOKEN").startswith(

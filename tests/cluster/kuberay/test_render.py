@@ -14,7 +14,7 @@ from cluster.kuberay.render import FOLDER, manifests, nodes, object_name
 from cluster.kuberay.rules import broken
 from cluster.kuberay.settings import Kubernetes
 from cluster.target import Submission
-from pipelines.pools import fit_pools
+from pipelines.pools import Node, fit_pools
 from tests.cluster.kuberay.crds import needs_crds, problems
 
 IMAGE = f"registry.example/p@sha256:{'0' * 64}"
@@ -330,12 +330,12 @@ def test_the_plan_is_made_for_its_pods(submission: Submission) -> None:
     section = of(
         cpu_workers={"max_replicas": 2, "cpus": 8}, gpu_workers={"max_replicas": 3, "cpus": 4, "gpus": 2}
     )
-    assert nodes(section) == ((8.0, 0.0), (8.0, 0.0), (4.0, 2.0), (4.0, 2.0), (4.0, 2.0))
-    pools = fit_pools(nodes(section), None, None)
+    assert nodes(section) == (*[(8.0, 0.0, "")] * 2, *[(4.0, 2.0, "")] * 3)
+    pools = fit_pools([Node(*node) for node in nodes(section)], None, None)
     assert (pools.predict_workers, pools.predict_gpus) == (4, 1.0)  # of six, two may go
     groups = cluster(submission, **section.model_dump())["workerGroupSpecs"]
     pods = [
-        (float(limits["cpu"]), float(limits.get("nvidia.com/gpu", 0)))
+        (float(limits["cpu"]), float(limits.get("nvidia.com/gpu", 0)), "")
         for group in groups
         for limits in [group["template"]["spec"]["containers"][0]["resources"]["limits"]]
         for _ in range(group["maxReplicas"])
