@@ -11,6 +11,7 @@ from cluster.kuberay.target import KubeRayTarget
 from jobs.errors import of_cluster
 from jobs.finding import target_named
 from jobs.nodes import nodes_of
+from jobs.reach import check_reach
 from jobs.resolve import pools_of
 from jobs.spec import Job, SpecError
 from jobs.store import RunStore
@@ -70,14 +71,14 @@ def rehearse(
 
     Raises SpecError, TargetError.
     """
+    check_reach(job)
     if not on_server:
         return render(job, progress, supersede, variables)
     to = target_named(target, store, job.kubernetes)
     assert isinstance(to, KubeRayTarget)
-    if job.kubernetes is not None:
-        there = job.kubernetes.model_copy(update={"namespace": to.namespace})
-        job = job.model_copy(update={"kubernetes": there})
-    rendered = render(job, progress, supersede, variables)
+    assert job.kubernetes
+    there = job.kubernetes.model_copy(update={"namespace": to.namespace})
+    rendered = render(job.model_copy(update={"kubernetes": there}), progress, supersede, variables)
     with of_cluster():
         to.rehearse(rendered)
     return rendered

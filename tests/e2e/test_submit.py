@@ -231,8 +231,15 @@ def test_a_killed_driver_is_lost_and_resumed(user: User) -> None:
 @pytest.mark.parametrize("user", ["kuberay"], indirect=True)
 def test_kuberay_resumes_a_killed_driver_itself(user: User) -> None:
     sent = user.submits(slow(user, "again"))
-    user.wait(sent["run_id"], "running", "submitted", until=lambda found: found["shards_done"] >= 3)
-    driver(user, sent["run_id"]).kill()
+    out, deadline = Path(sent["output"]), time.monotonic() + 120
+    events = out / "runs" / sent["run_id"] / "events.jsonl"
+    while not events.exists() or events.read_text().count("shard_committed") < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lease = max(
+        (out / "runs/leases").glob("*.json")
+    )  # not by `perceive`: the run may be done before that answers
+    os.kill(json.loads(lease.read_text())["holder"]["pid"], signal.SIGKILL)
     user.does("attach", sent["run_id"], code=3)
     seen = user.asks("status", sent["run_id"])
     assert (seen["attempt"], seen["submission"]) == (2, sent["run_id"])
