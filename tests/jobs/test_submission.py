@@ -60,7 +60,7 @@ def test_in_kubernetes_an_output_outlives_its_pods(tmp_path: Path) -> None:
 
     for output in ("s3://bucket/out", "/out/table", "/out"):
         sent(output)
-    for output in ("/in/table", "/keys/table", "/output/table", "/home/me/out"):
+    for output in ("/in/out", "/keys/table", "/output/table", "/home/me/out"):
         sent(output, "local")
         with pytest.raises(SpecError) as raised:
             sent(output)
