@@ -274,6 +274,7 @@ def job(folder: Path, media_at: Path, model: Path | str) -> Job:
     return load_job(str(write_job(folder, media_at, Path(model))))
 
 
+@pytest.mark.e2e
 def test_a_whole_command_on_a_job(media_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     file = write_job(tmp_path, media_folder, checkpoint, output={"uri": str(tmp_path / "deep/er/out")})
     before = {path.name for path in Path("/tmp").glob("pd-*")}
