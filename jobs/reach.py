@@ -4,18 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from cluster.kuberay.settings import Kubernetes
 from jobs.spec import Job, SpecError
 from perceiver_core.sources import is_hub_id
 
 
 def check_reach(job: Job) -> None:
     """Raise SpecError of a job for Kubernetes without its section, or that reads what no volume of that has."""
-    if job.kubernetes is None:
-        raise SpecError(
-            "The job has no section kubernetes, which says what a run there is made of. Add one with an image at "
-            "least: perceive init TASK - shows all of it; or -o kubernetes.image=registry/name@sha256:<64 hex digits>."
-        )
-    volumes = job.kubernetes.volumes
+    volumes = settings_of(job).volumes
     missing = [
         f"{field}: {path}"
         for field, path in _local_paths(job)
@@ -27,6 +23,16 @@ def check_reach(job: Job) -> None:
             f"The job reads what pods of a cluster can't see:\n{lines}\nPut it into a bucket, or below a path of "
             f"kubernetes.volumes, where it must be here as well; got {', '.join(volumes) or 'none'}."
         )
+
+
+def settings_of(job: Job) -> Kubernetes:
+    """The job's section kubernetes. Raises SpecError where it has none."""
+    if job.kubernetes is None:
+        raise SpecError(
+            "The job has no section kubernetes, which says what a run there is made of. Add one with an image at "
+            "least: perceive init TASK - shows all of it; or -o kubernetes.image=registry/name@sha256:<64 hex digits>."
+        )
+    return job.kubernetes
 
 
 def _local_paths(job: Job) -> Iterator[tuple[str, str]]:

@@ -11,18 +11,13 @@ from cluster.kuberay.target import KubeRayTarget
 from jobs.errors import of_cluster
 from jobs.finding import target_named
 from jobs.nodes import nodes_of
-from jobs.reach import check_reach
+from jobs.reach import check_reach, settings_of
 from jobs.resolve import pools_of
 from jobs.spec import Job, SpecError
 from jobs.store import RunStore
 from jobs.submission import as_submission, settled, taken, write_job
 from jobs.which import which
 from pipelines.meter import Progress
-
-_MISSING = (
-    "The job has no section kubernetes, which says from what image it is made there. Add one: perceive init TASK - "
-    "shows all of it, or give it when you render the job, -o kubernetes.image=registry/name@sha256:<64 hex digits>."
-)
 
 
 def render(
@@ -37,9 +32,7 @@ def render(
     Which run it is depends on the checkpoint, the input and the output, which are looked at. With a `name` they are
     not: it is the submission's id, and the driver finds out which run that is. Raises SpecError.
     """
-    settings = job.kubernetes
-    if settings is None:
-        raise SpecError(_MISSING)
+    settings = settings_of(job)
     environment = taken(variables)
     if name is None:
         found = which(job, progress, supersede, nodes_of(nodes(settings)))

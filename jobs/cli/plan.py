@@ -10,6 +10,7 @@ import click
 
 from jobs.cli.models import show_table
 from jobs.cli.run import ending, with_flags
+from jobs.cli.submit import name_of
 
 if TYPE_CHECKING:
     from jobs.estimate import Plan, Range
@@ -39,10 +40,14 @@ _DOES = {
     "--price", type=click.FloatRange(0), metavar="USD_PER_GPU_HOUR", help="What an hour of a GPU costs."
 )
 @click.option(
-    "--address",
-    metavar="URL",
-    help="Plan for the Ray cluster whose head is there (http://head:8265), not for this machine; nothing is measured.",
-)
+    "--target", type=click.Choice(["local", "ray", "kuberay"]), default="local", show_default=True,
+    help="Plan for this machine, for a Ray cluster, or for the pods of the job's section kubernetes; of those two "
+    "nothing is measured.",
+)  # fmt: skip
+@click.option(
+    "--address", metavar="URL",
+    help="Of the Ray cluster's head: http://head:8265; by default RAY_API_SERVER_ADDRESS. Implies --target ray.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as one JSON object.")
 def plan(
     file: str,
@@ -52,6 +57,7 @@ def plan(
     no_fold: bool,
     no_probe: bool,
     price: float | None,
+    target: str,
     address: str | None,
     as_json: bool,
 ) -> None:
@@ -64,18 +70,23 @@ def plan(
     overrides = with_flags(overrides, limit, no_fold)
     again = ["perceive", "plan", file, *(x for o in overrides for x in ("-o", o))]
     with ending(shlex.join(again), as_json) as give_up:
+        from cluster.kuberay import render
         from jobs import estimate
         from jobs.cli.progress import terminal_progress
         from jobs.errors import of_cluster
         from jobs.finding import target_named
         from jobs.nodes import nodes_of
+        from jobs.reach import settings_of
         from jobs.spec import load_job
         from jobs.store import user_store
 
         job, nodes = load_job(file, overrides), None
-        if address:
+        name = name_of(target, address, None, None)
+        if name == "kuberay":  # the job itself says what it has there
+            nodes = nodes_of(render.nodes(settings_of(job)))
+        elif name != "local":
             with of_cluster():
-                nodes = nodes_of(target_named(f"ray {address}", user_store()).nodes())
+                nodes = nodes_of(target_named(name, user_store()).nodes())
         with terminal_progress(give_up) as progress:
             found = estimate.plan(
                 job, progress, supersede=supersede, probe=not no_probe, usd_per_gpu_hour=price, nodes=nodes

@@ -140,8 +140,8 @@ def refused(*arguments: str) -> str:
 def test_what_can_not_be_rendered(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path.cwd()
     assert refused("render", file, "-o", "kubernetes=null") == (
-        "The job has no section kubernetes, which says from what image it is made there. Add one: perceive init TASK - "
-        "shows all of it, or give it when you render the job, -o kubernetes.image=registry/name@sha256:<64 hex digits>."
+        "The job has no section kubernetes, which says what a run there is made of. Add one with an image at least: "
+        "perceive init TASK - shows all of it; or -o kubernetes.image=registry/name@sha256:<64 hex digits>."
     )
     assert refused("render", file, "-o", "output.uri=elsewhere") == (
         f"output.uri: in Kubernetes {folder}/elsewhere would be a folder of each pod's own, and go with it. Name one "
@@ -183,3 +183,14 @@ def test_the_pods_job_is_the_job(file: str) -> None:
     job = load_job(file)
     fixed = job.model.model_copy(update={"dtype": "bfloat16"})
     assert load_job("again.yaml") == job.model_copy(update={"model": fixed})
+
+
+def test_a_plan_is_made_for_the_pods(file: str) -> None:
+    planned = CliRunner().invoke(main, ["plan", file, "--target", "kuberay", "--json"])
+    assert planned.exit_code == 0, planned.output
+    found = json.loads(planned.stdout)
+    assert found["nodes"] == [[4.0, 0.0, ""], [4.0, 1.0, ""], [4.0, 1.0, ""]]
+    assert (found["device"], found["dtype"], found["seconds"]) == ("cuda", "bfloat16", None)
+    none = CliRunner().invoke(main, ["plan", file, "--target", "kuberay", "-o", "kubernetes=null"])
+    assert none.exit_code == 2
+    assert "The job has no section kubernetes, which says what a run there is made of." in none.stderr
