@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 def test_workers_that_die_at_commit_points_are_survived(bench: Bench, clips: Work, tmp_path: Path) -> None:
-    """Of Ray's tries each shard has four; whatever a dead one left is found by the next."""
+    """A shard may cost three of them; whatever a dead one left is found by the next."""
     out = str(tmp_path / "out")
     stops = [
         Stop("worker", "draft begun", 1, "kill"),
