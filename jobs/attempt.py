@@ -68,9 +68,8 @@ class RunResult:
     items_without_video: int  #: of the items, how many have no MP4 because windows of theirs are quarantined
     files: str | None  #: what else is made of the rows, a file or a folder, if the job asks for it
     contact_sheet: str | None  #: a picture of what was reconstructed, if anything was
-    news: dict[str, Any] | None = (
-        None  #: of `input.select: new`: what was new, as the event input_compared says it
-    )
+    #: Of `input.select: new`: what was new, as the event input_compared says it.
+    news: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:

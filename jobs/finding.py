@@ -98,9 +98,8 @@ def refreshed(run: Run, store: RunStore, tell: Callable[[str], None] = lambda _:
         state: State = seen.state
         if run.state == "stopping" and state in ("running", "submitted"):
             state = "stopping"
-        if (
-            run.state == "stopping" and state == "lost"
-        ):  # as asked, if not in order; some targets forget what is stopped
+        # As asked, if not in order; some targets forget what is stopped.
+        if run.state == "stopping" and state == "lost":
             state, seen = "stopped", replace(seen, message="Somebody stopped it.", exit_code=INTERRUPTED)
         changes: dict[str, Any] = {
             "attempt": max(seen.attempt.number, run.attempt),

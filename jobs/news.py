@@ -12,7 +12,7 @@ from jobs.resolve import Resolved
 from jobs.spec import SpecError
 from pipelines.errors import PASSING, READ
 from pipelines.index import read_index, read_quarantine
-from pipelines.listing import compare, only
+from pipelines.listing import compare, of_files, only
 from pipelines.manifest import Manifest
 from pipelines.sink import file_schema, schema_of
 from pipelines.storage import Storage
@@ -85,14 +85,14 @@ def news_since(
     redone = stale - changed - between.gone if input.stale == "redo" else frozenset[str]()
     if stale - changed - redone - dropped:
         _check_columns(table, resolved, storage)
-    replaced = _in(index, only(then, changed | redone | dropped))
+    replaced = of_files(index, only(then, changed | redone | dropped)["uri"])
     elsewhere = only(then, changed | redone | between.gone)
     bad = _retryable(table, record, what, index, elsewhere, storage)
     again = frozenset(bad["item_id"].to_pylist())
     return News(
         files=only(listing, between.added | changed | redone),
         again=again,
-        again_in=listing.filter(pc.is_in(listing["uri"], value_set=_uris(bad))),
+        again_in=of_files(listing, bad["uri"].unique()),
         replaced=replaced_table([*replaced["item_id"].unique().to_pylist(), *sorted(again)], []),
         listing=listing if input.deleted == "drop" else pa.concat_tables([listing, only(then, between.gone)]),
         added=len(between.added),
@@ -117,7 +117,7 @@ def _stale(then: pa.Table, index: pa.Table, what: dict[str, Any], storage: Stora
         if record is None or recipe(record.fingerprint) != recipe(what):
             runs.append(run_id)
     rows = index.filter(pc.is_in(index["run_id"], value_set=pa.array(runs, pa.string())))
-    return frozenset(_in(then, rows)["item_id"].to_pylist())
+    return frozenset(of_files(then, rows["uri"].unique())["item_id"].to_pylist())
 
 
 def _check_columns(table: Manifest, resolved: Resolved, storage: Storage) -> None:
@@ -151,7 +151,7 @@ def _retryable(
 ) -> pa.Table:
     """What is in quarantine by what may have passed, or by limits that are others now; not of files `elsewhere`."""
     bad = index.filter(pc.is_valid(index["error"]))
-    bad = bad.filter(pc.invert(pc.is_in(bad["uri"], value_set=_uris(elsewhere))))
+    bad = bad.filter(pc.invert(pc.is_in(bad["uri"], value_set=elsewhere["uri"].combine_chunks())))
     if not bad.num_rows or record.fingerprint["limits"] != what["limits"]:
         return bad
     rows = read_quarantine(storage, table.quarantine)
@@ -161,12 +161,3 @@ def _retryable(
         )
     )
     return bad.filter(pc.is_in(bad["item_id"], value_set=pa.array(rows["item_id"].to_pylist(), pa.string())))
-
-
-def _in(rows: pa.Table, files: pa.Table) -> pa.Table:
-    """The rows that are of these files."""
-    return rows.filter(pc.is_in(rows["uri"], value_set=_uris(files)))
-
-
-def _uris(files: pa.Table) -> pa.Array:
-    return pa.array(files["uri"].unique().to_pylist(), pa.string())

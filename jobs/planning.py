@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.local import cores
 from jobs.budget import over
@@ -20,7 +19,7 @@ from jobs.spec import Job, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
-from pipelines.listing import compare, items_of, list_files, only
+from pipelines.listing import compare, items_of, list_files, of_files, only
 from pipelines.manifest import Manifest, numbered
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
@@ -124,7 +123,7 @@ def plan_changed(
     )
     files = only(listing, changes.added | changed)
     before = only(then, changed | changes.gone)
-    replaced = _of(index, before["uri"])["item_id"].unique().to_pylist()
+    replaced = of_files(index, before["uri"])["item_id"].unique().to_pylist()
     plan = (
         _cut(resolved, _items(resolved, listing, files), progress) if files.num_rows else PLAN.empty_table()
     )
@@ -153,8 +152,8 @@ def plan_retry(
     retried: its other rows are another version's, or not known. Of an item whose files are made of all its windows, and
     of one that has changed, all windows are done again.
     """
-    now = {row["uri"]: row for row in _of(listing, bad["uri"].unique()).to_pylist()}
-    then = {row["uri"]: row["version"] for row in _of(before, bad["uri"].unique()).to_pylist()}
+    now = {row["uri"]: row for row in of_files(listing, bad["uri"].unique()).to_pylist()}
+    then = {row["uri"]: row["version"] for row in of_files(before, bad["uri"].unique()).to_pylist()}
     failed: dict[str, list[tuple[int, int]]] = {}
     taken: dict[str, Item] = {}
     for row in bad.select(["item_id", "uri", "member", "first", "stop"]).to_pylist():
@@ -188,11 +187,6 @@ def plan_retry(
         return None
     done = [taken[uri] for uri in {uri for uri, _ in versions.values()}]
     return Planned(plan, _updated(before, done), replaced_table(whole, spans))
-
-
-def _of(rows: pa.Table, uris: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The rows that are of these files."""
-    return rows.filter(pc.is_in(rows["uri"], value_set=pa.array(uris.to_pylist(), pa.string())))
 
 
 def _renumbered(plan: pa.Table) -> pa.Table:

@@ -121,6 +121,11 @@ def only(listing: pa.Table, files: Collection[str]) -> pa.Table:
     return listing.filter(pc.is_in(listing["item_id"], value_set=pa.array(files, pa.string())))
 
 
+def of_files(rows: pa.Table, uris: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows, of a listing, an index or the quarantine table, that are of files at these places."""
+    return rows.filter(pc.is_in(rows["uri"], value_set=pa.array(uris.to_pylist(), pa.string())))
+
+
 def _versions(listing: pa.Table) -> dict[str, tuple[str, str, int]]:
     columns = (listing[name].to_pylist() for name in ("uri", "version", "size"))
     return dict(zip(listing["item_id"].to_pylist(), zip(*columns, strict=True), strict=True))
