@@ -24,7 +24,7 @@ from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
 from jobs.nodes import growth, nodes_of, sent_to_all, threads
 from jobs.pace import Marks
 from jobs.planning import Planned, plan_of, sink_of, windows_of
-from jobs.records import Record, read_table, write_record
+from jobs.records import Record, read_record, read_table, write_record
 from jobs.resolve import Resolved
 from jobs.spec import Job
 from jobs.store import RunStore
@@ -154,6 +154,10 @@ def go_on(
     with held(storage, record.run_id, before) as check:
         if planned:
             write_record(storage, record, resolved.job, planned.plan, planned.listing, planned.replaced)
+            # As it was kept, perhaps by a process that was lost after that.
+            kept = read_record(storage, record.run_id)
+            assert kept
+            record = kept
         attempt = claim_attempt(storage, record.run_id)
         events = Events(storage, record.run_id, attempt)
         if before and not storage.exists(f"runs/leases/{before.number:06d}.released"):
@@ -162,8 +166,7 @@ def go_on(
         with told_to(store, record.run_id, resolved.job, attempt, progress.say) as told:
             with recorded(events):
                 sink = sink_of(storage, record, resolved, attempt)
-                # As it was kept: also of a run that was killed before it had all its record.
-                plan = read_table(storage, record.run_id, "plan")
+                plan = read_table(storage, record, "plan")
                 manifest, to_do = _attempt(record, plan, resolved, sink, events, check, progress)
             result = _end(manifest, record, resolved, storage, to_do, began)
             told(result.exit_code)
@@ -229,7 +232,7 @@ def _attempt(
     carried = nothing(record.base)
     if record.base is not None and record.kind in ("changed", "retry", "incremental"):
         base = numbered(sink.storage, record.base)
-        carried = carry(base, read_table(sink.storage, record.run_id, "replaced"), sink)
+        carried = carry(base, read_table(sink.storage, record, "replaced"), sink)
     manifest = finish(plan, sink, job.options, job.format, cores(), progress, commits, carried)
     events.note(
         "manifest_published",
@@ -337,7 +340,7 @@ def _end(
         raise over(job, manifest.items, manifest.items_quarantined, row["uri"], row["stage"], row["message"])
     sheet = None
     if job.options.reconstructs:
-        plan = read_table(storage, record.run_id, "plan")
+        plan = read_table(storage, record, "plan")
         with closing(Decoder(job.options, resolved.config, job.limits)) as decoder:
             sheet = write_contact_sheet(plan, sink, job.options, resolved.config, resolved.source, decoder)
     drop_staged(sink)

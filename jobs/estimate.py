@@ -128,7 +128,7 @@ def plan(
     found = which(job, progress, supersede, nodes)
     record, resolved, storage = found.before or found.record, found.resolved, open_storage(job.output.uri)
     planned = plan_of(record, resolved, storage, found.listing, found.news, progress)
-    rows = planned.plan if planned else read_table(storage, record.run_id, "plan")
+    rows = planned.plan if planned else read_table(storage, record, "plan")
     does: Does = "nothing" if found.table else _DOES[record.kind] if planned else "resume"
     if found.table:
         done = np.ones(count_shards(rows), bool)

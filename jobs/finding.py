@@ -66,7 +66,9 @@ def find(name: str, store: RunStore) -> Run:
 
 def of_output(storage: Storage, run_id: str) -> Run:
     """A run as its output alone tells it."""
-    spec = read_spec(storage, run_id)
+    record = read_record(storage, run_id)
+    assert record  # whose run.json was seen
+    spec = read_spec(storage, record)
     seen = observe(storage, run_id)
     return Run(
         run_id=run_id,

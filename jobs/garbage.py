@@ -1,9 +1,11 @@
 """Garbage: what neither the table nor a run that goes on needs. Collected when it is asked for, after a grace period.
 
 Drafts and probes of killed writers; parts and quarantine files that the newest manifest doesn't name; staged parts of
-closed runs; files beside the table that none of its rows names; signs of life of old leases.
+closed runs; plans of runs that were killed before they had a record; files beside the table that none of its rows
+names; signs of life of old leases.
 """
 
+import functools
 import re
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jobs.lease import last
-from jobs.records import Record, current
+from jobs.records import Record, current, read_record
 from jobs.spec import SpecError
 from pipelines.ahead import in_order
 from pipelines.describing import names_files
@@ -80,6 +82,12 @@ def _garbage(storage: Storage, table: Manifest | None, going_on: Record | None) 
             yield name
     live = {part.path for part in table.parts} | {*table.quarantine} if table else set()
     mine = going_on.run_id if going_on else None
+
+    @functools.cache
+    def planned(run_id: str) -> str:
+        record = read_record(storage, run_id)
+        return record.planned if record else ""
+
     for folder in ("data", "quarantine"):
         for name in storage.names(folder):
             if name not in live and not (mine and name.startswith(f"{folder}/{mine}-")):
@@ -87,6 +95,10 @@ def _garbage(storage: Storage, table: Manifest | None, going_on: Record | None) 
     for name in storage.names("runs"):
         run, _, rest = name.removeprefix("runs/").partition("/")
         if rest.startswith("parts/") and run != mine:
+            yield name
+        other = rest.startswith("planned-") and rest.partition("/")[0] != planned(run)
+        # The last run may be about to have a record.
+        if other and (planned(run) or lease is None or run != lease.run_id):
             yield name
     if going_on is None or going_on.kind != "first":  # whose files beside the table no row names yet
         named = _named(storage, table) if table else set()

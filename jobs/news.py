@@ -73,7 +73,7 @@ def news_since(
             "output.uri, or replace the table with input.select: all and --supersede."
         )
     index = read_index(table.index, storage, ["item_id", "uri", "run_id", "error"])
-    then = read_table(storage, table.run_id, "inputs")
+    then = read_table(storage, record, "inputs")
     between = compare(then, listing)
     # Of an input with a limit, nobody has looked whether the other files are there.
     gone = only(then, between.gone) if input.limit is None else then.slice(0, 0)

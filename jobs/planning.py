@@ -62,7 +62,7 @@ def plan_of(
     progress: Progress,
 ) -> Planned | None:
     """What a new run does; None of one that has begun, whose record says it."""
-    if read_record(storage, record.run_id):
+    if record.planned:
         return None
     if record.kind == "incremental":
         assert news  # what it is the record of
@@ -73,7 +73,8 @@ def plan_of(
     table = read_record(storage, base.run_id)
     assert table  # what is gone on from has a record
     limited = LIMIT in record.fingerprint or LIMIT in table.fingerprint
-    return plan_changed(resolved, listing, base, limited, storage, progress)
+    then = read_table(storage, table, "inputs")
+    return plan_changed(resolved, listing, base, then, limited, storage, progress)
 
 
 def sink_of(storage: Storage, record: Record, resolved: Resolved, attempt: int) -> Sink:
@@ -107,16 +108,16 @@ def plan_changed(
     resolved: Resolved,
     listing: pa.Table,
     base: Manifest,
+    then: pa.Table,
     limited: bool,
     storage: Storage,
     progress: Progress,
 ) -> Planned:
     """The files that the table doesn't have yet, or not as they are now; items of files that are gone go.
 
-    `limited`: this run has a limit, or the table was made with one.
+    `then`: the input when the table was made. `limited`: this run has a limit, or the table was made with one.
     """
     index = read_index(base.index, storage, ["item_id", "uri"])
-    then = read_table(storage, base.run_id, "inputs")
     changes = compare(then, listing)
     changed = changes.changed | (
         cut_short(then, listing, index) - changes.added - changes.gone if limited else set()

@@ -62,10 +62,10 @@ def errors(out: str, error: str | None = None) -> pa.Table:
     known = current(storage)
     table = newest(storage)
     if known and (table is None or table.run_id != known.run_id):
-        job = parse_job(read_spec(storage, known.run_id))
+        job = parse_job(read_spec(storage, known))
         format: Format = "arrow" if job.options.staged else job.format
         sink = Sink(storage, known.run_id, 0, format, pa.schema([]), "{}", job.options.staged)
-        commits = Commits(sink, count_shards(read_table(storage, known.run_id, "plan")))
+        commits = Commits(sink, count_shards(read_table(storage, known, "plan")))
         rows = read_quarantine(
             storage, [commit.quarantine for commit in commits.quarantined() if commit.quarantine]
         )
@@ -117,13 +117,13 @@ def retry_errors(
         raise SpecError(
             f"Nothing in quarantine is of the class {error}. There is: {', '.join(known) or 'nothing'}."
         )
-    document = read_spec(storage, manifest.run_id)
+    base = read_record(storage, manifest.run_id)
+    assert base  # a closed run has one
+    document = read_spec(storage, base)
     document["output"]["uri"] = storage.uri  # it may have been moved
     job = parse_job(overridden(document, overrides), f"The job of run {manifest.run_id}")
     resolved = resolve(job, progress)
-    base = read_record(storage, manifest.run_id)
-    assert base  # a closed run has one
-    before = read_table(storage, manifest.run_id, "inputs")
+    before = read_table(storage, base, "inputs")
     listing = listed(resolved.source, progress)
     what = fingerprint(job, resolved.checkpoint, resolved.model, listing)
     if recipe(what) != recipe(base.fingerprint):

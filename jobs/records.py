@@ -1,15 +1,19 @@
 """A run's record in its output, from which it is resumed: what it is, its plan, its input, and what it supersedes.
 
-runs/<run-id>/spec.yaml         the job
-runs/<run-id>/plan.parquet      items and shards
-runs/<run-id>/inputs.parquet    the files of the input, as they were listed
-runs/<run-id>/replaced.parquet  what of the table before is done again
-runs/<run-id>/run.json          the fingerprint; written last, so a run that has it has them all
+runs/<run-id>/planned-<token>/spec.yaml         the job
+runs/<run-id>/planned-<token>/plan.parquet      items and shards
+runs/<run-id>/planned-<token>/inputs.parquet    the files of the input, as they were listed
+runs/<run-id>/planned-<token>/replaced.parquet  what of the table before is done again
+runs/<run-id>/run.json                          the fingerprint, and the token; written last
+
+A fire that was killed here is begun again with the same run id, when the input may be another: had both one folder, the
+run's plan could be of the one and its input of the other.
 """
 
 import json
+import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -20,7 +24,7 @@ from jobs.lease import earlier, last
 from jobs.spec import Job
 from pipelines.storage import OutputError, Storage, create_text, created
 
-_VERSION = 1
+_VERSION = 2
 
 #: What a run does: all of the input into a new output; all of it again; what has changed of it; what failed; what is
 #: new, also by `input.select`'s other meanings.
@@ -40,18 +44,21 @@ class Record:
         None  #: of an incremental run: what it was that was new, as an event's fields
     )
     fire: str = ""  #: the time that a schedule meant
+    planned: str = ""  #: the folder, in the run's, of its other files; empty until it is written
 
 
 def write_record(
     storage: Storage, record: Record, job: Job, plan: pa.Table, listing: pa.Table, replaced: pa.Table
 ) -> None:
-    """Keep it; what is there stays."""
-    folder = f"runs/{record.run_id}"
+    """Keep it, unless the run has one."""
+    record = replace(record, planned=f"planned-{uuid.uuid4().hex[:8]}")
+    folder = _folder(record)
     create_text(storage, f"{folder}/spec.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
     for name, table in (("plan", plan), ("inputs", listing), ("replaced", replaced)):
         with created(storage, f"{folder}/{name}.parquet") as draft:
             pq.write_table(table, draft, compression="zstd")
-    create_text(storage, f"{folder}/run.json", json.dumps({"version": _VERSION, **asdict(record)}, indent=1))
+    text = json.dumps({"version": _VERSION, **asdict(record)}, indent=1)
+    create_text(storage, f"runs/{record.run_id}/run.json", text)
 
 
 def read_record(storage: Storage, run_id: str) -> Record | None:
@@ -69,21 +76,26 @@ def read_record(storage: Storage, run_id: str) -> Record | None:
     return Record(**found)
 
 
-def read_table(storage: Storage, run_id: str, name: Literal["plan", "inputs", "replaced"]) -> pa.Table:
-    """One of a run's tables."""
-    with storage.open(f"runs/{run_id}/{name}.parquet") as file:
+def read_table(storage: Storage, record: Record, name: Literal["plan", "inputs", "replaced"]) -> pa.Table:
+    """One of a run's tables; `record` is as it was read."""
+    with storage.open(f"{_folder(record)}/{name}.parquet") as file:
         return pq.read_table(file)
 
 
-def read_spec(storage: Storage, run_id: str) -> dict[str, Any]:
-    """A run's job, as a document."""
-    document: dict[str, Any] = yaml.safe_load(storage.read(f"runs/{run_id}/spec.yaml"))
+def read_spec(storage: Storage, record: Record) -> dict[str, Any]:
+    """A run's job, as a document; `record` is as it was read."""
+    document: dict[str, Any] = yaml.safe_load(storage.read(f"{_folder(record)}/spec.yaml"))
     return document
 
 
 def current(storage: Storage) -> Record | None:
     """The run that an output was last worked on by; None in a new one."""
     return next(filter(None, (read_record(storage, run_id) for run_id in _latest_first(storage))), None)
+
+
+def _folder(record: Record) -> str:
+    assert record.planned  # else it was not read
+    return f"runs/{record.run_id}/{record.planned}"
 
 
 def _latest_first(storage: Storage) -> Iterator[str]:

@@ -17,7 +17,7 @@ from jobs.errors import of_cluster
 from jobs.finding import refreshed, target_named
 from jobs.nodes import nodes_of
 from jobs.reach import check_reach
-from jobs.records import read_spec
+from jobs.records import read_record, read_spec
 from jobs.spec import Job, SpecError, parse_job
 from jobs.states import AT_REST
 from jobs.store import Run, RunStore
@@ -83,9 +83,11 @@ def resubmit(run: Run, target: str, store: RunStore, progress: Progress) -> tupl
 
 def job_of(run: Run, store: RunStore) -> Job:
     """A run's job, as its output holds it, or as it was submitted. Raises SpecError."""
-    try:
-        document = read_spec(open_storage(run.output), run.run_id)
-    except FileNotFoundError:  # it has not begun
+    storage = open_storage(run.output)
+    record = read_record(storage, run.run_id)
+    if record:
+        document = read_spec(storage, record)
+    else:  # it has not begun
         try:
             document = yaml.safe_load((_folder(store, run.run_id) / "job.yaml").read_text())
         except FileNotFoundError:

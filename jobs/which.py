@@ -117,7 +117,7 @@ def _new_record(first: bool, storage: Storage, what: dict[str, Any], fire: str, 
 
 def _refusal(storage: Storage, known: Record, what: dict[str, Any], listing: pa.Table) -> SpecError:
     """Why a job is not run into an output that holds another run's, and what to do."""
-    then = read_table(storage, known.run_id, "inputs")
+    then = read_table(storage, known, "inputs")
     named = "; ".join(changes(known.fingerprint, what, then, listing))
     table = newest(storage)
     if table and recipe(known.fingerprint) == recipe(what):

@@ -28,7 +28,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pyarrow as pa
 
 from jobs import attempt
-from jobs.records import read_table
+from jobs.records import read_record, read_table
 from jobs.spec import Job, parse_job
 from pipelines.index import index_of, write_index
 from pipelines.manifest import close
@@ -95,7 +95,9 @@ def _generate(folder: Path, files: int) -> None:
         (folder / "in" / f"{number:07d}.txt").write_text(f"text {number}")
 
     def execute(resolved: Any, rows: pa.Table, sink: Sink, *_: Any) -> None:
-        plan = read_table(sink.storage, sink.run_id, "plan")
+        record = read_record(sink.storage, sink.run_id)
+        assert record
+        plan = read_table(sink.storage, record, "plan")
         part = _empty(sink, "arrow")
         held = pa.array([part.path] * count_shards(plan), pa.string())
         name = f"runs/{sink.run_id}/index.parquet"

@@ -50,7 +50,7 @@ def test_a_checkpoint_from_a_url(
     assert "canary-0123" not in done.stdout + done.stderr
     assert len(list((tmp_path / "cache/checkpoints").iterdir())) == 1
     (run,) = (path.parent for path in (tmp_path / "out/runs").glob("*/run.json"))
-    assert f"checkpoint: {url}\n" in (run / "spec.yaml").read_text()
+    assert f"checkpoint: {url}\n" in next(run.glob("planned-*/spec.yaml")).read_text()
     what = json.loads((run / "run.json").read_text())["fingerprint"]
     assert what["checkpoint"] == inspect(checkpoint).digest
     assert what["reference"] == "hf"

@@ -112,7 +112,9 @@ def _against_plans(files: Any, out: str, index: list[dict[str, Any]]) -> list[st
     for span in index:
         run = span["run_id"]
         if run not in plans:
-            table = _table(files, f"{out}/runs/{run}/plan.parquet").to_pylist()
+            with files.open_input_stream(f"{out}/runs/{run}/run.json") as file:
+                folder = f"{out}/runs/{run}/{json.loads(file.read())['planned']}"
+            table = _table(files, f"{folder}/plan.parquet").to_pylist()
             plans[run] = {(row["shard"], row["item_id"], row["first"], row["stop"]) for row in table}
         if (span["shard"], span["item_id"], span["first"], span["stop"]) not in plans[run]:
             wrong.append(f"span {span['item_id'], span['first']} is in no plan of run {run}")

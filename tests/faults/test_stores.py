@@ -81,7 +81,7 @@ def test_answers_that_are_lost_after_it_was_done(bench: Bench, far: Work, store:
             "data": 1,
             "manifests": 1,
             "runs/leases": 2,
-            "runs/[0-9a-f]+/(attempts|run.json|plan)": 2,
+            "runs/[0-9a-f]+/(attempts|run.json|planned)": 2,
         }.items()
     ]
     survives(bench, far, store, "s3://bucket/lost", lost)

@@ -86,9 +86,8 @@ class Work:
     @property
     def shards(self) -> int:
         """How many there are."""
-        return len(
-            set(pq.read_table(next((self.folder / "calm/runs").glob("*/plan.parquet")))["shard"].to_pylist())
-        )
+        [plan] = (self.folder / "calm/runs").glob("*/planned-*/plan.parquet")
+        return len({*pq.read_table(plan)["shard"].to_pylist()})
 
 
 def in_flight() -> int:

@@ -217,6 +217,30 @@ def test_a_run_that_is_not_done_is_finished_first_as_it_was(bucket: Bucket, kill
     assert {*index["run_id"].to_pylist()} == {*begun, result.run_id}
 
 
+@pytest.mark.parametrize("at", range(20, 48, 2))
+def test_a_fire_killed_while_it_begins_takes_the_input_as_it_is_then(
+    bucket: Bucket, kill: Kill, at: int
+) -> None:
+    kill.arm(at)
+    with pytest.raises(Killed):
+        bucket.run(fire=FIRES[0])
+    kill.arm(None)
+    begun = reader_runs(bucket.out)
+    bucket.put("a", b"another text")
+    bucket.put("new", b"new")
+    first = bucket.run(fire=FIRES[0])
+    if begun:  # what it is is on record
+        assert "new" not in stems(bucket.out)
+    second = bucket.run(fire=FIRES[1])
+    assert (first.windows_now > 7) is not bool(begun)
+    assert (second.windows_now == 0) is not bool(begun)
+    bucket.check(bucket.files)
+    collect(bucket.out, 0, False, NoProgress())
+    plans = [path.parents[1].name for path in Path(bucket.out, "runs").glob("*/planned-*/plan.parquet")]
+    assert sorted(plans) == sorted(reader_runs(bucket.out))
+    bucket.check(bucket.files)
+
+
 def reader_runs(out: str) -> list[str]:
     return [path.parent.name for path in Path(out, "runs").glob("*/run.json")]
 

@@ -135,13 +135,16 @@ def check(store: ScheduleStore, machine: Machine, bucket: Bucket, first: date, d
     # Each run that did anything is one fire's, and each version of each item was planned by one of them.
     out = Path(bucket.out)
     began = [*out.glob("runs/*/run.json")]
-    fires = [json.loads(path.read_text())["fire"] for path in began]
+    records = [json.loads(path.read_text()) for path in began]
+    fires = [record["fire"] for record in records]
     assert len(fires) == len({*fires})
     assert {*fires} <= machine.fires.keys()
     planned = Counter(
         (row["item_id"], row["version"])
-        for path in began
-        for row in pq.read_table(path.with_name("plan.parquet"), columns=["item_id", "version"]).to_pylist()
+        for path, record in zip(began, records, strict=True)
+        for row in pq.read_table(
+            path.with_name(record["planned"]) / "plan.parquet", columns=["item_id", "version"]
+        ).to_pylist()
     )
     assert {*planned.values()} == {1}
     # The table: each item that is there once, at its newest version.
