@@ -8,7 +8,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
+from cluster.command import run_to_end
 from cluster.errors import ClusterError
 from cluster.local import Node, cores, gpu_type
 from cluster.target import DONE, ENDED, Sent, Submission
@@ -140,29 +139,17 @@ def _ended(id: str, code: int, stopped: bool) -> Sent:
 def _supervise(folder: Path) -> int:
     """Run a submission's command, hand on what asks it to stop, and keep its exit code."""
     cwd, *command = json.loads((folder / "command").read_text())
-    child: subprocess.Popen[bytes] | None = None
-    asked = False
+    code = 127  # as of shells that can't start it
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        if child is not None:
-            child.send_signal(signal.SIGTERM)
+    def ready() -> None:
+        _put(folder / "process", json.dumps([os.getpid(), psutil.Process().create_time()]))
 
-    signal.signal(signal.SIGTERM, stop)
-    _put(folder / "process", json.dumps([os.getpid(), psutil.Process().create_time()]))
-    code = 127
     try:
-        if not asked:
-            child = subprocess.Popen(command, cwd=cwd)
-            if asked:
-                child.send_signal(signal.SIGTERM)
-            code = child.wait()
-            code = 128 - code if code < 0 else code  # as shells say it
+        code = run_to_end(command, cwd, ready)
     except OSError as error:
         print(f"{command[0]} could not be started: {error}.", flush=True)
     finally:
-        _put(folder / "exit_code", str(130 if asked and child is None else code))
+        _put(folder / "exit_code", str(code))
     return code
 
 

@@ -6,7 +6,6 @@ names; signs of life of old leases.
 """
 
 import functools
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from pipelines.meter import Progress
 from pipelines.reader import dataset_of
 from pipelines.storage import Storage, Stored, open_storage
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
 
 @dataclass(frozen=True)
 class Collected:
@@ -32,14 +29,6 @@ class Collected:
     files: tuple[str, ...]  #: that were deleted, or would be
     bytes: int
     kept: int  #: garbage too young to be deleted
-
-
-def seconds_of(duration: str) -> float:
-    """A duration such as 30m, 24h or 7d. Raises SpecError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", duration)
-    if not found:
-        raise SpecError(f"--grace {duration}: expected a number and a unit, such as 30m, 24h or 7d.")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def collect(out: str, grace_s: float, dry_run: bool, progress: Progress) -> Collected:

@@ -1,6 +1,6 @@
 """What is new in an input since its table was made, for `input.select: new`: snapshots are compared, no clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from jobs.resolve import Resolved
 from jobs.spec import SpecError
 from pipelines.errors import PASSING, READ
 from pipelines.index import read_index, read_quarantine
-from pipelines.listing import compare, of_files, only
+from pipelines.listing import Changes, compare, of_files, only
 from pipelines.manifest import Manifest
 from pipelines.sink import file_schema, schema_of
 from pipelines.storage import Storage
@@ -74,13 +74,11 @@ def news_since(
         )
     index = read_index(table.index, storage, ["item_id", "uri", "run_id", "error"])
     then = read_table(storage, record, "inputs")
-    between = compare(then, listing)
+    between = compare_inputs(then, listing, index, LIMIT in what or LIMIT in record.fingerprint)
     # Of an input with a limit, nobody has looked whether the other files are there.
     gone = only(then, between.gone) if input.limit is None else then.slice(0, 0)
     dropped = between.gone if input.deleted == "drop" else frozenset[str]()
     changed = between.changed
-    if LIMIT in what or LIMIT in record.fingerprint:
-        changed |= cut_short(then, listing, index) - between.added - between.gone
     stale = _stale(then, index, what, storage)
     redone = stale - changed - between.gone if input.stale == "redo" else frozenset[str]()
     if stale - changed - redone - dropped:
@@ -103,10 +101,17 @@ def news_since(
     )
 
 
-def cut_short(then: pa.Table, now: pa.Table, index: pa.Table) -> set[str]:
-    """The files that a limit may end in the midst of: of their items, the table may have too few, or too many."""
+def compare_inputs(then: pa.Table, now: pa.Table, index: pa.Table, limited: bool) -> Changes:
+    """What differs between a table's input and one of today; `limited`: one of them may end in the midst of a file.
+
+    Of such a file's items the table may have too few, or too many: it counts as changed.
+    """
+    between = compare(then, now)
+    if not limited:
+        return between
     last = {file for listing in (then, now) for file in listing["item_id"][-1:].to_pylist()}
-    return last - {*index.filter(pc.is_in(index["item_id"], value_set=pa.array(last)))["item_id"].to_pylist()}
+    whole = {*index.filter(pc.is_in(index["item_id"], value_set=pa.array(last)))["item_id"].to_pylist()}
+    return replace(between, changed=between.changed | (last - whole - between.added - between.gone))
 
 
 def _stale(then: pa.Table, index: pa.Table, what: dict[str, Any], storage: Storage) -> frozenset[str]:

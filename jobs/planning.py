@@ -12,14 +12,14 @@ import pyarrow as pa
 from cluster.local import cores
 from jobs.budget import over
 from jobs.fingerprint import LIMIT
-from jobs.news import News, cut_short
+from jobs.news import News, compare_inputs
 from jobs.records import Record, read_record, read_table
 from jobs.resolve import Resolved
 from jobs.spec import Job, SpecError
 from pipelines.decoding import Decoder
 from pipelines.index import read_index
 from pipelines.items import InputError, Item
-from pipelines.listing import compare, items_of, list_files, of_files, only
+from pipelines.listing import items_of, list_files, of_files, only
 from pipelines.manifest import Manifest, numbered
 from pipelines.meter import Progress
 from pipelines.plan import PLAN, Probed, cut_shards, list_and_probe
@@ -118,12 +118,9 @@ def plan_changed(
     `then`: the input when the table was made. `limited`: this run has a limit, or the table was made with one.
     """
     index = read_index(base.index, storage, ["item_id", "uri"])
-    changes = compare(then, listing)
-    changed = changes.changed | (
-        cut_short(then, listing, index) - changes.added - changes.gone if limited else set()
-    )
-    files = only(listing, changes.added | changed)
-    before = only(then, changed | changes.gone)
+    between = compare_inputs(then, listing, index, limited)
+    files = only(listing, between.added | between.changed)
+    before = only(then, between.changed | between.gone)
     replaced = of_files(index, before["uri"])["item_id"].unique().to_pylist()
     plan = (
         _cut(resolved, _items(resolved, listing, files), progress) if files.num_rows else PLAN.empty_table()

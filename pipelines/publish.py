@@ -53,7 +53,7 @@ def finish(
         ]
         holders = [part.path for part in parts]
     if not (parts or carried.parts):
-        parts = [_empty(sink, format)]
+        parts = [empty_part(sink, format)]
     commit_points.passing("table published")
     if task.assembly:
         files = [part.path for part in (*carried.parts, *parts)]
@@ -128,7 +128,7 @@ def _without_missing(table: pa.Table, incomplete: Collection[str]) -> pa.Table:
     return table.set_column(column, "mp4", pc.if_else(gone, None, table["mp4"]))
 
 
-def _empty(sink: Sink, format: Format) -> Part:
+def empty_part(sink: Sink, format: Format) -> Part:
     """A table without rows has its columns still."""
     schema: Any = file_schema(sink.columns, format)
     if sink.staged:

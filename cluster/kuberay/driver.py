@@ -3,33 +3,16 @@
 To the operator whatever isn't 0 is a failure, which it would try again, on a new cluster.
 """
 
-import signal
-import subprocess
 import sys
-from types import FrameType
 
+from cluster.command import run_to_end
 from cluster.target import DONE
 
 
 def drive(folder: str, command: list[str]) -> int:
     """Run the command to its end, hand on what asks it to stop, and return 0 if it did what it was to do."""
-    child: subprocess.Popen[bytes] | None = None
-    asked = False
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        if child is not None:
-            child.send_signal(signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    child = subprocess.Popen(command, cwd=folder)
-    if asked:
-        child.send_signal(signal.SIGTERM)
-    code = child.wait()
-    if code in DONE:
-        return 0
-    return 128 - code if code < 0 else code  # as shells say it
+    code = run_to_end(command, folder)
+    return 0 if code in DONE else code
 
 
 if __name__ == "__main__":

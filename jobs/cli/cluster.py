@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.cli import options
 from jobs.cli.run import ending, stop
 from jobs.exit_codes import BAD_SPEC
 
@@ -19,13 +20,7 @@ def cluster() -> None:
 
 @cluster.command()
 @click.argument("file")
-@click.option(
-    "-o",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field: -o kubernetes.backoff_limit=0",
-)
+@options.overrides("kubernetes.backoff_limit=0")
 @click.option("--supersede", is_flag=True, help="As of perceive submit.")
 @click.option("--env", "variables", multiple=True, metavar="NAME", help="As of perceive submit.")
 @click.option(

@@ -10,18 +10,13 @@ from contextlib import contextmanager
 
 import click
 
+from jobs.cli import options
 from jobs.exit_codes import DONE, FAILED
 
 
 @click.command()
 @click.argument("file", required=False)
-@click.option(
-    "-o",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field: -o output.uri=s3://bucket/out",
-)
+@options.overrides("output.uri=s3://bucket/out")
 @click.option("--store", metavar="URI", help="Look at this folder or bucket alone, as an output.")
 @click.option(
     "--address", metavar="URL", help="Look at the Ray cluster whose head is there alone: http://head:8265"

@@ -23,10 +23,16 @@ def gc(output: str, grace: str, dry_run: bool, as_json: bool) -> None:
     """
     with ending(shlex.join(["perceive", "gc", output, "--grace", grace]), as_json) as give_up:
         from jobs.cli.progress import terminal_progress
-        from jobs.garbage import collect, seconds_of
+        from jobs.durations import duration
+        from jobs.garbage import collect
+        from jobs.spec import SpecError
 
+        try:
+            seconds = duration(grace).total_seconds()
+        except ValueError as error:
+            raise SpecError(f"--grace: {error}") from error
         with terminal_progress(give_up) as progress:
-            found = collect(output, seconds_of(grace), dry_run, progress)
+            found = collect(output, seconds, dry_run, progress)
     if as_json:
         click.echo(json.dumps({"files": list(found.files), "bytes": found.bytes, "kept": found.kept}))
         return

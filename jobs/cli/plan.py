@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.cli import options
 from jobs.cli.models import show_table
 from jobs.cli.run import ending, with_flags
-from jobs.cli.submit import name_of
+from jobs.durations import spoken
 
 if TYPE_CHECKING:
     from jobs.estimate import Plan, Range
@@ -27,9 +28,7 @@ _DOES = {
 
 @click.command()
 @click.argument("file")
-@click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o compute.batch=8"
-)
+@options.overrides("compute.batch=8")
 @click.option("--supersede", is_flag=True, help="As of perceive run.")
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="As of perceive run: only the first N items."
@@ -81,7 +80,7 @@ def plan(
         from jobs.store import user_store
 
         job, nodes = load_job(file, overrides), None
-        name = name_of(target, address, None, None)
+        name = options.name_of(target, address, None, None)
         if name == "kuberay":  # the job itself says what it has there
             nodes = nodes_of(render.nodes(settings_of(job)))
         elif name != "local":
@@ -140,23 +139,16 @@ def _time(found: "Plan") -> str:
     if not found.seconds:
         return "Time and size: not measured"
     if not measured:
-        return f"Time: {_between(found.seconds, _duration)}"
+        return f"Time: {_between(found.seconds, spoken)}"
     what = "all" if measured.whole else f"{measured.windows}"
     return (
-        f"Time: {_between(found.seconds, _duration)}; measured by {what} of the windows in {measured.shards} shards, "
-        f"which took {_duration(measured.seconds)}"
+        f"Time: {_between(found.seconds, spoken)}; measured by {what} of the windows in {measured.shards} shards, "
+        f"which took {spoken(measured.seconds)}"
     )
 
 
 def _between(range: "Range", text: Callable[[float], str]) -> str:
     return f"about {text(range.likely)} ({text(range.low)} to {text(range.high)})"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _size(size: float) -> str:

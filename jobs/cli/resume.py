@@ -5,16 +5,14 @@ import sys
 
 import click
 
+from jobs.cli import options
 from jobs.cli.run import ending, result_shown
-from jobs.cli.submit import TARGET, handed_over, name_of
+from jobs.cli.submit import handed_over
 
 
 @click.command()
 @click.argument("run")
-@TARGET[0]
-@TARGET[1]
-@TARGET[2]
-@TARGET[3]
+@options.target
 @click.option(
     "--here", is_flag=True, help="In this process, wherever it was before; by default where it was."
 )
@@ -50,7 +48,7 @@ def resume(
         found = find(run, store)
         chosen = click_context.get_parameter_source("target") is click.core.ParameterSource.COMMANDLINE
         told = chosen or address or namespace or context
-        name = name_of(target, address, namespace, context) if told else found.target
+        name = options.name_of(target, address, namespace, context) if told else found.target
         with terminal_progress(give_up) as progress:
             if name and not here:
                 again, sent = resubmit(found, name, store, progress)

@@ -7,15 +7,14 @@ import sys
 
 import click
 
+from jobs.cli import options
 from jobs.cli.run import ending
 
 
 @click.command()
 @click.argument("output")
 @click.option("--class", "error", metavar="NAME", help="Only errors of this class, such as DecodeTimeout.")
-@click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o limits.seconds=3600"
-)
+@options.overrides("limits.seconds=3600")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def retry(output: str, error: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Process what is in quarantine in OUTPUT again, by the job that made its table; the rest stays as it is.

@@ -3,50 +3,22 @@
 import dataclasses
 import json
 import os
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from jobs.cli import options
 from jobs.exit_codes import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from jobs.attempt import RunResult
     from jobs.spec import Job
-
-
-#: A Job of a CronJob is called after that, and after its time in minutes.
-_CRON_JOB = re.compile(r"[a-z][a-z0-9-]*-([0-9]{8})")
-
-
-def _instant(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
-    """The instant that --fire names, in UTC: the same one however it is written, also as a CronJob's Job has it."""
-    if value is None:
-        return ""
-    when: datetime | None
-    try:
-        when = datetime.fromisoformat(value)
-    except ValueError:
-        minutes = _CRON_JOB.fullmatch(value)
-        when = datetime.fromtimestamp(int(minutes[1]) * 60, UTC) if minutes else None
-    if when is None or when.tzinfo is None:
-        raise click.BadParameter(
-            f"expected an instant with its offset, such as 2026-11-26T03:00Z; got {value!r}."
-        )
-    return when.astimezone(UTC).isoformat(timespec="seconds")
-
-
-FIRE = click.option(
-    "--fire", metavar="TIME", callback=_instant,
-    help="As the run of a schedule's fire, such as 2026-11-26T03:00Z: one, however often it is tried.",
-)  # fmt: skip
 
 _NEWS = {
     "added": "files added", "changed": "changed", "stale": "made by another recipe", "retried": "items tried again",
@@ -55,9 +27,7 @@ _NEWS = {
 
 @click.command()
 @click.argument("file")
-@click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o compute.batch=8"
-)
+@options.overrides("compute.batch=8")
 @click.option(
     "--supersede",
     is_flag=True,
@@ -70,7 +40,7 @@ _NEWS = {
     metavar="ADDRESS",
     help="Use the Ray cluster that this machine is a node of (auto, or host:port); by default Ray is started here.",
 )
-@FIRE
+@options.FIRE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def run(
     file: str,

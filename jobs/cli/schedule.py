@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.cli import options
 from jobs.cli.run import ending
-from jobs.cli.submit import TARGET, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
     from jobs.scheduling.records import Schedule, Tick
+    from jobs.scheduling.store import ScheduleStore
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -22,17 +26,8 @@ def schedule() -> None:
 
 @schedule.command()
 @click.argument("file")
-@click.option(
-    "-o",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field: -o schedule.cron='0 3 * * *'",
-)
-@TARGET[0]
-@TARGET[1]
-@TARGET[2]
-@TARGET[3]
+@options.overrides("schedule.cron='0 3 * * *'")
+@options.target
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME",
     help="A variable of the scheduler's environment that goes along with each run, as in perceive submit.",
@@ -64,7 +59,7 @@ def apply(
         found, new = apply_schedule(
             job,
             user_schedules(),
-            name_of(target, address, namespace, context),
+            options.name_of(target, address, namespace, context),
             variables,
             send_code=not installed,
         )
@@ -80,13 +75,7 @@ def apply(
 
 @schedule.command()
 @click.argument("file")
-@click.option(
-    "-o",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field: -o schedule.cron='0 3 * * *'",
-)
+@options.overrides("schedule.cron='0 3 * * *'")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object, a List that kubectl takes.")
 def render(file: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print the job in FILE as a CronJob, for Kubernetes to run at its times without perceive tick.
@@ -130,12 +119,7 @@ def list_schedules(removed: bool, as_json: bool) -> None:
 @_JSON
 def pause(name: str, as_json: bool) -> None:
     """Fire no more, until perceive schedule resume. Runs that are there go on."""
-    with ending(None, as_json):
-        from datetime import UTC, datetime
-
-        from jobs.scheduling.store import user_schedules
-
-        found = user_schedules().pause(name, datetime.now(UTC))
+    found = _changed(lambda store, now: store.pause(name, now), as_json)
     _shown(found, f"Schedule {name} is paused. Next: perceive schedule resume {name}", as_json)
 
 
@@ -144,12 +128,7 @@ def pause(name: str, as_json: bool) -> None:
 @_JSON
 def resume(name: str, as_json: bool) -> None:
     """Fire again; of what came in the pause, as many as catch_up says."""
-    with ending(None, as_json):
-        from datetime import UTC, datetime
-
-        from jobs.scheduling.store import user_schedules
-
-        found = user_schedules().resume(name, datetime.now(UTC))
+    found = _changed(lambda store, now: store.resume(name, now), as_json)
     _shown(found, f"Schedule {name} goes on.\n{_line(found)}", as_json)
 
 
@@ -158,12 +137,7 @@ def resume(name: str, as_json: bool) -> None:
 @_JSON
 def remove(name: str, as_json: bool) -> None:
     """Fire never again. A run that is there goes on, and the history stays."""
-    with ending(None, as_json):
-        from datetime import UTC, datetime
-
-        from jobs.scheduling.store import user_schedules
-
-        found = user_schedules().remove(name, datetime.now(UTC))
+    found = _changed(lambda store, now: store.remove(name, now), as_json)
     _shown(found, f"Schedule {name} is removed. Next: perceive schedule history {name}", as_json)
 
 
@@ -239,6 +213,16 @@ def fire_line(one: "Tick") -> str:
     code = "" if one.exit_code is None else f"  exit code {one.exit_code}"
     when = one.tick.removesuffix("+00:00").removesuffix(":00").replace("T", " ")
     return f"  {when}Z  {one.state:<9}  {one.run_id:<12}{code}  {one.reason}".rstrip()
+
+
+def _changed(change: "Callable[[ScheduleStore, datetime], Schedule]", as_json: bool) -> "Schedule":
+    """A schedule after a change to it, as of now."""
+    with ending(None, as_json):
+        from datetime import UTC, datetime
+
+        from jobs.scheduling.store import user_schedules
+
+        return change(user_schedules(), datetime.now(UTC))
 
 
 def _shown(found: "Schedule", text: str, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.cli.run import ending
+from jobs.durations import spoken
 
 if TYPE_CHECKING:
     from jobs.observing import Status
@@ -83,7 +84,7 @@ def lines(run: "Run", seen: "Status", errors: dict[str, int]) -> Iterator[str]:
         share = f" ({pace.windows / pace.total:.0%})" if pace.total else ""
         going = run.state in ("running", "stopping")
         rate = f", {pace.rate:.1f}/s" if pace.rate and going else ""
-        left = f", {duration(pace.seconds_left)} left" if pace.seconds_left is not None and going else ""
+        left = f", {spoken(pace.seconds_left)} left" if pace.seconds_left is not None and going else ""
         yield f"  windows   {pace.windows:,} of {pace.total:,}{share}{rate}{left}"
     if seen.attempt.number:
         yield (
@@ -113,10 +114,3 @@ def following(run: "Run", quarantined: bool) -> str:
         case _:
             words = ["perceive", "resume", run.run_id]
     return shlex.join(words)
-
-
-def duration(seconds: float) -> str:
-    """Such as 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,58 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.cli import options
 from jobs.cli.attach import follow
-from jobs.cli.run import FIRE, ending
+from jobs.cli.run import ending
 from jobs.cli.status import following
 
 if TYPE_CHECKING:
     from jobs.store import Run
 
-TARGET = [
-    click.option(
-        "--target", type=click.Choice(["local", "ray", "kuberay"]), default="local", show_default=True,
-        help="local: a process of this machine that outlives this one; ray: a Ray cluster, by its job API; kuberay: "
-        "Kubernetes, by the KubeRay operator, as the job's section kubernetes has it.",
-    ),
-    click.option(
-        "--address", metavar="URL",
-        help="Of the cluster's head: http://head:8265; by default RAY_API_SERVER_ADDRESS. Implies --target ray.",
-    ),
-    click.option(
-        "--namespace", metavar="NAME",
-        help="In Kubernetes; by default kubernetes.namespace, else the context's. Implies --target kuberay.",
-    ),
-    click.option(
-        "--context", metavar="NAME", help="Of the kubeconfig; by default its current one. Implies --target kuberay."
-    ),
-]  # fmt: skip
-
-
-def name_of(target: str, address: str | None, namespace: str | None, context: str | None) -> str:
-    """The target that the options name."""
-    if address and (namespace or context):
-        raise click.UsageError(
-            "Give --address, of a Ray cluster, or --namespace and --context, of Kubernetes."
-        )
-    if address or target == "ray":
-        return f"ray {address or ''}".strip()
-    if namespace or context or target == "kuberay":
-        return f"kuberay {namespace or ''}{f'@{context}' if context else ''}".strip()
-    return target
-
 
 @click.command()
 @click.argument("file")
-@click.option(
-    "-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o compute.batch=8"
-)
+@options.overrides("compute.batch=8")
 @click.option(
     "--supersede", is_flag=True, help="Where the output holds another job's run, as in perceive run."
 )
-@TARGET[0]
-@TARGET[1]
-@TARGET[2]
-@TARGET[3]
+@options.target
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME",
     help="A variable of this environment that goes along, such as AWS_ENDPOINT_URL. No secrets: the target shows them.",
@@ -74,7 +38,7 @@ def name_of(target: str, address: str | None, namespace: str | None, context: st
     type=click.Choice(["client", "server"]),
     help="Of Kubernetes: send nothing, but check what would be sent, here, or by asking the cluster's API as well.",
 )
-@FIRE
+@options.FIRE
 @click.option(
     "--wait", is_flag=True, help="Follow it to its end, and exit with its code, as perceive attach does."
 )
@@ -99,7 +63,7 @@ def submit(
     Submitting a job again while its run is going on, or once it is done, changes nothing; after it failed or was
     stopped, it resumes. Exit codes: 0 submitted, 2 bad job, 5 the target can't be reached; with --wait the run's.
     """
-    name = name_of(target, address, namespace, context)
+    name = options.name_of(target, address, namespace, context)
     if dry_run and not name.startswith("kuberay"):
         raise click.UsageError(
             "--dry-run is of --target kuberay: elsewhere perceive plan says what would be done."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from jobs.durations import spoken
 from jobs.scheduling.spec import ScheduleSpec
 
 #: A fire that is found later than this after its time is late: who looks every minute or so finds none.
@@ -64,7 +65,7 @@ def _made_up(spec: ScheduleSpec, late: Sequence[bool]) -> set[int]:
 def _found(
     spec: ScheduleSpec, tick: datetime, due: datetime, late: bool, made_up: bool, now: datetime, paused: bool
 ) -> Found:
-    by = f"It was found {_rounded(now - due)} after its time"
+    by = f"It was found {spoken((now - due).total_seconds())} after its time"
     over = too_late(spec, due, now)
     if late and not made_up and not over:
         if spec.catch_up == "latest":
@@ -81,10 +82,3 @@ def _found(
     if late:
         return Found(tick, due, "waiting", f"{by}.", None if paused else "late", made_up=True)
     return Found(tick, due, "waiting")
-
-
-def _rounded(span: timedelta) -> str:
-    minutes = round(span.total_seconds() / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"

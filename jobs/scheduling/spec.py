@@ -8,11 +8,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import Field, field_validator
 
+from jobs.durations import duration
 from jobs.scheduling.cron import check_cron
 from jobs.strict import Strict
 
-_DURATION = re.compile(r"([0-9]{1,6}) ?([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -64,8 +63,8 @@ class ScheduleSpec(Strict):
     @field_validator("start_deadline", "jitter")
     @classmethod
     def _lasts(cls, text: str | None) -> str | None:
-        if text is not None:
-            duration(text)
+        if text is not None and not duration(text):
+            raise ValueError(f"expected a span of time longer than nothing; got {text!r}.")
         return text
 
     @field_validator("webhook")
@@ -111,11 +110,3 @@ def zone_named(name: str) -> ZoneInfo:
         raise ValueError(
             f"there is no time zone {name!r}.{meant} Expected a name such as UTC, Europe/Berlin or America/New_York."
         ) from None
-
-
-def duration(text: str) -> timedelta:
-    """ "90s", "30m", "2h" or "1d" as a span of time. Raises ValueError."""
-    found = _DURATION.fullmatch(text.strip())
-    if not found or not int(found[1]):
-        raise ValueError(f"expected a span of time such as 90s, 30m, 2h or 1d; got {text!r}.")
-    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])

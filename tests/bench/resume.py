@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,15 +25,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs import attempt
 from jobs.spec import parse_job
 from pipelines.sink import COMMIT, Sink
-from tests.pipelines.committing import NoProgress
+from tests.bench.until_work import apart, until_work
 from tests.pipelines.staging import save_head
-
-
-class _ReachedError(Exception):
-    """Work would start here."""
 
 
 def main() -> None:
@@ -45,10 +37,10 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1_000_000)
     parser.add_argument("--missing", type=int, default=50)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--resume", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.resume:
-        print(json.dumps(_resume(asked.resume)))
+    if asked.once:
+        print(json.dumps(until_work(_job(asked.once))))
         return
     folder = Path(tempfile.mkdtemp(prefix="bench-resume-"))
     try:
@@ -57,9 +49,8 @@ def main() -> None:
         print(f"{asked.shards:,} shards generated in {time.monotonic() - began:.0f} s", flush=True)
         took, peak = [], []
         for _ in range(asked.turns):
-            command = [sys.executable, "-m", "tests.bench.resume", "--resume", str(folder)]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            assert found["missing"] == asked.missing, found
+            found = apart("resume", folder)
+            assert found["shards"] == asked.missing, found
             took.append(found["seconds"])
             peak.append(found["peak"])
             print(f"{took[-1]:.1f} s until work starts, {peak[-1] / 2**20:,.0f} MiB at most", flush=True)
@@ -92,12 +83,11 @@ def _generate(folder: Path, shards: int, missing: int) -> None:
         file.writelines(f"text {i}\n" for i in range(shards))
     held: list[Sink] = []
 
-    def begun(resolved: Any, rows: pa.Table, sink: Sink, *_: Any) -> None:
+    def begun(rows: pa.Table, sink: Sink) -> None:
         assert rows.num_rows == shards
         held.append(sink)
-        raise _ReachedError
 
-    _until(folder, begun)
+    until_work(_job(folder), begun)
     sink = held[0]
     data = folder / "out/data"
     data.mkdir()
@@ -121,27 +111,6 @@ def _generate(folder: Path, shards: int, missing: int) -> None:
     }
     table = pa.table([columns[field.name] for field in COMMIT], schema=COMMIT)
     pq.write_table(table, folder / "out/runs" / sink.run_id / "commits.parquet", compression="zstd")
-
-
-def _until(folder: Path, reached: Any) -> None:
-    attempt.execute = reached
-    try:
-        attempt.run_job(_job(folder), NoProgress())
-    except _ReachedError:
-        return
-    raise AssertionError("the run did not come to its work")
-
-
-def _resume(folder: Path) -> dict[str, float]:
-    found: dict[str, float] = {}
-
-    def reached(resolved: Any, rows: pa.Table, sink: Sink, *_: Any) -> None:
-        found.update(seconds=time.monotonic() - began, missing=rows.num_rows)
-        raise _ReachedError
-
-    began = time.monotonic()
-    _until(folder, reached)
-    return found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 if __name__ == "__main__":

@@ -156,6 +156,10 @@ FILES = {
             "schedule.jitter: expected a text; got 5. Write it in quotes if it is a text."
         ),
     ),
+    "no span of time at all": (
+        yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "start_deadline": "0m"}}),
+        in_job("schedule.start_deadline: expected a span of time longer than nothing; got '0m'."),
+    ),
     "a wrong overlap": (
         yaml.safe_dump(JOB | {"schedule": {"cron": "30 2 * * *", "overlap": "forbidden"}}),
         in_job(

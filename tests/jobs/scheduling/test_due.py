@@ -63,14 +63,14 @@ CASES: list[tuple[dict[str, Any], bool, list[tuple[str, str, str | None]]]] = [
                 f"The schedule was paused. It was found {span} after its time, and catch_up is none.",
                 None,
             )
-            for span in ("4 h", "3 h", "2 h", "61 min", "1 min")
+            for span in ("4 h", "3 h", "2 h", "61 min", "60 s")
         ],
     ),
     (
         {"catch_up": "latest"},
         True,
         [("skipped", "A later fire stands for it: catch_up is latest.", None)] * 4
-        + [("waiting", "It was found 1 min after its time.", None)],
+        + [("waiting", "It was found 60 s after its time.", None)],
     ),
 ]
 

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from jobs.cli import main
-from jobs.cli.run import FIRE
+from jobs.cli.options import FIRE
 from jobs.scheduling.rendering import render
 from jobs.spec import SpecError, parse_job
 from tests.cluster.kuberay.crds import problems
