@@ -8,7 +8,7 @@ from typing import Any
 
 from ray._private import ray_constants
 from ray._private.state import GlobalState
-from ray._raylet import GcsClient, GcsClientOptions
+from ray._raylet import GcsClient, GcsClientOptions  # type: ignore[attr-defined]  # of Cython
 
 _SPACES = {getattr(ray_constants, name) for name in dir(ray_constants) if name.startswith("KV_NAMESPACE_")}
 _TABLES = (

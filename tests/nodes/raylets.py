@@ -58,7 +58,8 @@ class Raylets:
 
     def kill_head(self) -> None:
         """SIGKILL the head, and so the control store; nodes follow when they notice."""
-        self.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+        head: Any = self.cluster.head_node
+        head.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
 
     def close(self) -> None:
         for run in self.runs:

@@ -68,7 +68,7 @@ def placed(work: Work, nodes: tuple[Node, ...], pools: Pools) -> dict[str, Count
     job = load_job(str(work.job("placed", device="cpu")))
     found = which(job, Quiet(), nodes=nodes)
     resolved, storage = found.resolved, open_storage(job.output.uri)
-    planned = plan_of(found.record, resolved, storage, found.listing, Quiet())
+    planned = plan_of(found.record, resolved, storage, found.listing, found.news, Quiet())
     assert planned
     storage.prepare()
     dataset = pipeline.build(

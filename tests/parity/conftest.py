@@ -7,6 +7,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -138,7 +140,7 @@ class Oracle:
         assert got.dtype == expected.dtype
         return ((got - expected).abs().max() / expected.abs().max()).item()
 
-    def worst(self, got: object, expected: object) -> float:
+    def worst(self, got: Any, expected: Any) -> float:
         """The largest error of two outputs of one structure: tensors, dicts and tuples of them, output classes."""
         if isinstance(expected, torch.Tensor):
             return self.error(got, expected)
