@@ -17,6 +17,7 @@ from cluster.beside import beside
 from cluster.joined import joined_ray
 from cluster.local import Resources, cores, local_ray
 from jobs.budget import Budget, ErrorBudgetError, allowed, over
+from jobs.environment import environment
 from jobs.errors import of_cluster
 from jobs.events import Events, recorded
 from jobs.exit_codes import DONE, QUARANTINED
@@ -28,6 +29,7 @@ from jobs.records import Record, read_record, read_table, write_record
 from jobs.resolve import Resolved
 from jobs.spec import Job
 from jobs.store import RunStore
+from jobs.summary import Live
 from jobs.telling import told_to
 from jobs.which import Found, which
 from pipelines.commits import Commits, forget
@@ -159,7 +161,8 @@ def go_on(
             assert kept
             record = kept
         attempt = claim_attempt(storage, record.run_id)
-        events = Events(storage, record.run_id, attempt)
+        live = Live(storage, record, resolved.job.name, attempt, progress.say)
+        events = Events(storage, record.run_id, attempt, live)
         if before and not storage.exists(f"runs/leases/{before.number:06d}.released"):
             dead = before.holder
             events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)
@@ -194,6 +197,7 @@ def _attempt(
         pid=os.getpid(),
         code=record.fingerprint["code"],
         device=resolved.device,
+        environment=environment(),
         shards=shards,
         done=commits.count,
         windows=windows,
@@ -325,7 +329,7 @@ def _show(
                 marks.note()
             else:
                 marks.look()
-            events.tick()
+            events.look()
 
 
 def _end(

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.secrets import redacted
 from pipelines.storage import OutputError, Storage
@@ -21,8 +21,9 @@ VERSION = 1
 #: Every kind's meaning and its own fields, which the README repeats.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "attempt_started": (
-        "an attempt holds the lease; `done` of its `shards` were committed before",
-        ("host", "pid", "code", "device", "shards", "done", "windows", "items"),
+        "an attempt holds the lease; `done` of its `shards` were committed before; `environment`: versions, cores, "
+        "memory in bytes and GPUs of its driver's machine",
+        ("host", "pid", "code", "device", "environment", "shards", "done", "windows", "items"),
     ),
     "input_compared": (
         "of input.select: new: files that were `added` to the input, have `changed`, or have `stale` rows, and items "
@@ -31,14 +32,16 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("added", "changed", "stale", "retried", "deleted", "deleted_kept", "deleted_uris"),
     ),
     "shard_committed": (
-        "a part is there; `notes`: its seconds by stage, and how often batch and chunk were `halved`",
+        "a part is there; `notes`: its seconds by stage, bytes decoded and of its rows, the most memory that its "
+        "workers and their GPUs have had, how often batch and chunk were `halved`, and its `errors` by class",
         ("shard", "rows", "quarantined", "notes"),
     ),
     "progress": (
         "where the attempt is, every ten seconds (of a long one, every minute) and at its end: `windows` of the run's "
         "`total` that the model has done; of `stages`, each one's `workers`, and `windows` and `busy_s` so far; how "
-        "many `cores` its machine has, and `cores_busy`, their share that was busy since the last",
-        ("windows", "total", "stages", "cores", "cores_busy"),
+        "many `cores` its machine has, `cores_busy`, their share that was busy since the last, and `memory`, the bytes "
+        "in use there",
+        ("windows", "total", "stages", "cores", "cores_busy", "memory"),
     ),
     "retrying": (
         "storage failed in passing, and is asked again in `wait_s`",
@@ -72,11 +75,22 @@ _EVERY_S = 5.0  # in a bucket, where every write is an object: what is not urgen
 _URGENT = {*KINDS} - {"shard_committed", "progress", "retrying"}
 
 
+class Listener(Protocol):
+    """Who hears what an attempt has to say, as it is said."""
+
+    def hear(self, line: str) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def write(self) -> None: ...
+
+
 class Events:
     """What an attempt has to say."""
 
-    def __init__(self, storage: Storage, run_id: str, attempt: int) -> None:
+    def __init__(self, storage: Storage, run_id: str, attempt: int, listener: Listener | None = None) -> None:
         self._storage, self._run_id, self._attempt = storage, run_id, attempt
+        self._listener = listener
         self._waiting: list[str] = []
         self._written = time.monotonic()
         self._lock = threading.Lock()
@@ -89,9 +103,11 @@ class Events:
                 f"An event {kind} has the fields {', '.join(expected)}; got {', '.join(fields)}."
             )
         head = {"v": VERSION, "time": at or datetime.now(UTC).isoformat(), "run_id": self._run_id}
-        line = json.dumps(head | {"attempt": self._attempt, "event": kind} | fields, default=str)
+        line = redacted(json.dumps(head | {"attempt": self._attempt, "event": kind} | fields, default=str))
         with self._lock:
-            self._waiting.append(redacted(line))
+            self._waiting.append(line)
+            if self._listener:
+                self._listener.hear(line)
         if kind in _URGENT or "://" not in self._storage.uri:
             self.flush()
         else:
@@ -101,6 +117,17 @@ class Events:
         """Write what has waited for long; called now and then."""
         if time.monotonic() - self._written > _EVERY_S:
             self.flush()
+
+    def look(self) -> None:
+        """Let what waits be written, and what is made of it; called now and then, beside the work."""
+        self.tick()
+        if self._listener:
+            self._listener.tick()
+
+    def end(self) -> None:
+        """Have what is made of them written for the last time."""
+        if self._listener:
+            self._listener.write()
 
     def flush(self) -> None:
         """Write what waits."""
@@ -124,8 +151,10 @@ def recorded(events: Events) -> Iterator[None]:
             events.note("attempt_interrupted" if interrupted else "attempt_failed", **fields)
         except OutputError as lost:  # what failed may be the storage itself
             error.add_note(f"It could not be noted in events.jsonl: {lost}")
+        events.end()
         raise
     events.note("attempt_done", seconds=round(time.monotonic() - began, 1))
+    events.end()
 
 
 def read(storage: Storage, run_id: str) -> Iterator[dict[str, Any]]:

@@ -38,8 +38,7 @@ class Marks:
 
     def look(self) -> None:
         """Note one if it is time."""
-        now = time.monotonic()
-        if now - self._noted >= min(_LEAST_OFTEN_S, max(_EVERY_S, (now - self._began) / _SHARE)):
+        if marks_due(self._began, self._noted):
             self.note()
 
     def note(self) -> None:
@@ -62,7 +61,14 @@ class Marks:
             },
             cores=cores(),
             cores_busy=round(1 - idle / spent, 3) if spent > 0 else 0.0,
+            memory=psutil.virtual_memory().used,
         )
+
+
+def marks_due(began: float, noted: float) -> bool:
+    """Whether what is kept of an attempt that began then is due, where it was last kept at `noted`; by one's clock."""
+    now = time.monotonic()
+    return now - noted >= min(_LEAST_OFTEN_S, max(_EVERY_S, (now - began) / _SHARE))
 
 
 def _cpu_seconds() -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Progress: what a person waiting sees, and what workers tell: counts that move within a shard, and what went wrong."""
 
 import os
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,12 @@ from typing import Any, Protocol
 
 _MOST = 10_000  # tellings that wait to be heard
 _EVERY_S = 0.5  # between a worker's counts, however small its steps are
+
+
+def peak_memory() -> int:
+    """The most that this process has had in memory, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class Progress(Protocol):

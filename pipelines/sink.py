@@ -10,6 +10,7 @@ name made from the run and the shard alone, if it is absent. A second writer fin
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,7 +121,10 @@ def _committed(block: pa.Table, sink: Sink) -> pa.Table:
                 pq.write_table(_quarantine_rows(failed, sink.attempt), draft)
             commit_points.passing("quarantine committed")
         spans = set(zip(block["item_id"].to_pylist(), block["first"].to_pylist(), strict=True))
-        notes = notes_of(block)
+        notes = notes_of(block) | {"rows_bytes": windows.nbytes}
+        if failed.num_rows:
+            classes = (ItemError.from_json(error).kind for error in failed["error"].to_pylist())
+            notes["errors"] = dict(sorted(Counter(classes).items()))
         commit = Commit(
             run_id=sink.run_id,
             shard=shard,

@@ -22,7 +22,7 @@ from pipelines.describing import column
 from pipelines.errors import ItemError
 from pipelines.items import InputError
 from pipelines.limits import Limits
-from pipelines.meter import Meter, Tally
+from pipelines.meter import Meter, Tally, peak_memory
 from pipelines.plan import spans_of
 from pipelines.sending import Sent
 from pipelines.sources import Source
@@ -98,7 +98,11 @@ def planned_windows(rows: pa.Table) -> int:
 
 
 def notes_of(block: pa.Table) -> dict[str, Any]:
-    """How a block's shard went: `decode_s`, `predict_s`, and `halved`, how often memory was short, if it ever was."""
+    """How a block's shard went.
+
+    `decode_s` and `predict_s`; `decoded_bytes`, of its windows; `decode_peak` and `predict_peak`, the most memory that
+    these workers have had, and `device_peak`, of a GPU, in bytes; `halved`, how often memory was short, if it ever was.
+    """
     text = block["notes"][0].as_py() if block.num_rows else None
     notes: dict[str, Any] = json.loads(text) if text else {}
     return notes
@@ -160,7 +164,8 @@ class Decode:
         block = pa.concat_tables([good, pa.Table.from_pylist(failed, self.schema)])
         self.tally.flush()
         self.meter.end("decode", shard)
-        return _noted(block, {"decode_s": round(time.perf_counter() - began, 3)})
+        notes = {"decode_s": round(time.perf_counter() - began, 3), "decoded_bytes": good.nbytes}
+        return _noted(block, notes | {"decode_peak": peak_memory()})
 
     def _windows(self, span: dict[str, Any], origin: dict[str, Any]) -> list[pa.RecordBatch]:
         """The span's windows as rows of the block: all of them, or none, however often its store is asked."""
@@ -255,7 +260,9 @@ class Predict:
                 good = good.filter(pc.invert(windows[CONTEXT]))
             done.insert(0, good)
         self.tally.flush()
-        notes["predict_s"] = round(time.perf_counter() - began, 3)
+        notes |= {"predict_s": round(time.perf_counter() - began, 3), "predict_peak": peak_memory()}
+        device = str(self.model.device)
+        notes |= {"device_peak": _device_peak(device)} if device.startswith("cuda") else {}
         return _noted(pa.concat_tables(done), notes)
 
     def _predictions(self, windows: pa.Table) -> tuple[dict[str, Any], int]:
@@ -345,6 +352,13 @@ class Predict:
             for name, values in predictions.items()
         }
         return windows.filter(pa.array(kept)), good, failed
+
+
+def _device_peak(device: str) -> int:
+    """The most memory that this process has had on its GPU, in bytes."""
+    import torch
+
+    return torch.cuda.max_memory_allocated(device)
 
 
 def _full(inputs: dict[str, Any], rows: int, size: int) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pipelines.storage import Storage, open_storage
 
 RUN = "0123456789ab"
 STARTED = {
-    "host": "h", "pid": 1, "code": "0", "device": "cpu", "shards": 4, "done": 0, "windows": 8, "items": 3,
+    "host": "h", "pid": 1, "code": "0", "device": "cpu", "environment": {}, "shards": 4, "done": 0,
+    "windows": 8, "items": 3,
 }  # fmt: skip
 PUBLISHED = {"number": 1, "items": 3, "rows": 7, "quarantined": 0, "items_quarantined": 0}
 

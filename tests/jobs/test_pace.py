@@ -38,7 +38,7 @@ def mark(
     }
     return {
         "event": "progress", "time": (START + timedelta(seconds=seconds)).isoformat(), "total": total,
-        "windows": before + int(done[1]), "stages": stages, "cores": 16, "cores_busy": cores_busy,
+        "windows": before + int(done[1]), "stages": stages, "cores": 16, "cores_busy": cores_busy, "memory": 1 << 30,
     }  # fmt: skip
 
 
