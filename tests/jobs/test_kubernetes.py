@@ -14,7 +14,8 @@ from jobs.cli import main
 from jobs.doctor import kubernetes
 from jobs.reach import check_reach
 from jobs.spec import SpecError, parse_job
-from tests.cluster.kuberay.server import Log, Server
+from tests.cluster.kuberay.objects import Log
+from tests.cluster.kuberay.server import Server
 from tests.pipelines.staging import save_head
 from tests.test_house import ROOT
 

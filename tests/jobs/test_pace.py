@@ -54,7 +54,7 @@ def steady(
     for seconds in range(0, 130, 10):
         done = (rate * seconds + 5 * (seconds > 0), rate * seconds, rate * seconds)
         busy = tuple(rate * seconds * cost for cost in costs)
-        marks.append(mark(seconds, done, (busy[0], busy[1], busy[2]), workers, 100_000, 0, cores_busy))
+        marks.append(mark(seconds, done, (busy[0], busy[1], busy[2]), workers, 10_000_000, 0, cores_busy))
     found = pace([started(device), *marks])
     assert found
     return found

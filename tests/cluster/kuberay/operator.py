@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 
 from cluster.kuberay.render import FOLDER
-from tests.cluster.kuberay.server import Log, Refusal, Server
+from tests.cluster.kuberay.objects import Log, Refusal
+from tests.cluster.kuberay.server import Server
 
 _FINALIZER = "ray.io/rayjob-finalizer"
 _STOP_WAIT_S = 3.0  # Ray's own

@@ -13,7 +13,8 @@ from kubernetes.client import ApiException
 from kubernetes.watch import Watch
 
 from tests.cluster.kuberay import crds
-from tests.cluster.kuberay.server import Fault, Log, Server
+from tests.cluster.kuberay.objects import Log
+from tests.cluster.kuberay.server import Fault, Server
 
 RAYJOBS = ("ray.io", "v1", "batch", "rayjobs")
 

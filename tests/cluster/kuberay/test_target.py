@@ -17,7 +17,8 @@ from cluster.kuberay.target import target as target_at
 from cluster.target import Sent, Submission
 from tests.cluster.head import free_port
 from tests.cluster.kuberay.conftest import IMAGE
-from tests.cluster.kuberay.server import Fault, Log, Refusal, Server
+from tests.cluster.kuberay.objects import Log, Refusal
+from tests.cluster.kuberay.server import Fault, Server
 
 NAME = "perceive-a"
 
