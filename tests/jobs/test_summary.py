@@ -14,7 +14,7 @@ from jobs.events import Events, recorded
 from jobs.records import Record, read_record
 from jobs.summary import VERSION, Live, Story, Summary, read_summary
 from pipelines.storage import OutputError, Storage, open_storage
-from tests.jobs.bucket import BAD, Bucket, fill
+from tests.jobs.bucket import Bucket, fill
 from tests.jobs.inprocess import Kill, Killed
 
 RECORD = Record("run1", "first", None, {"task": "latents"})
@@ -75,7 +75,6 @@ def test_a_killed_and_resumed_run(tmp_path: Path, texts_model: Path, kill: Kill)
     before = read_summary(storage, record, "texts")
     assert (before.outcome, before.manifest, before.items_quarantined) == ("failed", None, None)
     assert 0 < before.shards_done < before.shards == 4
-    bucket.put("d", BAD)
     result = bucket.run()
     made = read_summary(storage, record, "texts")
     assert made.outcome == "done"
