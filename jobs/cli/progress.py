@@ -1,5 +1,6 @@
 """Progress for whoever waits: a bar on a terminal, a line every few seconds elsewhere, always on stderr."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,15 +19,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jobs.durations import spoken
 from pipelines import meter
 
-_LINE_EVERY_S = 5.0
+_LINE_EVERY_S, _LEAST_OFTEN_S = 5.0, 60.0
+_SHARE = 60  # of a stage's own seconds, between two lines: a log of days is to be read still
+_SPEED_S = 120  # the bar's rate is of so long: a window may take a minute
 
 
 @contextmanager
 def terminal_progress(give_up: Callable[[str], None] = sys.exit) -> Iterator[meter.Progress]:
     """Progress that suits stderr; `give_up` ends the process."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield LineProgress(give_up)
         return
     columns = (
@@ -36,7 +40,7 @@ def terminal_progress(give_up: Callable[[str], None] = sys.exit) -> Iterator[met
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=_SPEED_S) as bars:
         yield BarProgress(bars, give_up)
 
 
@@ -63,33 +67,39 @@ class BarProgress:
 
 
 class LineProgress:
-    """A line every few seconds, with the rate since the stage began and the time that it leaves."""
+    """A line every few seconds, of a long stage every minute: the rate since it began, and the time that it leaves.
 
-    def __init__(self, give_up: Callable[[str], None], every_s: float = _LINE_EVERY_S) -> None:
-        self.give_up, self.every_s = give_up, every_s
+    What was done before the stage began, by an attempt that was resumed, counts for the share and not for the rate.
+    """
+
+    def __init__(self, give_up: Callable[[str], None]) -> None:
+        self.give_up = give_up
         self.name, self.first = "", 0
         self.known: int | None = None
+        self.ended = False  #: whether it was said that all is done
         self.began = self.said = 0.0
 
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        self.name, self.known, self.first = name, total, done
+        self.name, self.known, self.first, self.ended = name, total, done, False
         self.began = self.said = time.monotonic()
         resumed = f", {done} of them done before" if done else ""
         if total is not None:
             print(f"{name}: {total}{resumed}", file=sys.stderr, flush=True)
 
     def total(self, total: int) -> None:
-        self.known = total
+        self.known, self.ended = total, True
         print(f"{self.name}: {total}", file=sys.stderr, flush=True)
 
     def at(self, done: int) -> None:
         now = time.monotonic()
-        if now - self.said < self.every_s:
+        passed, ended = now - self.began, done == self.known and not self.ended
+        every_s = min(_LEAST_OFTEN_S, max(_LINE_EVERY_S, passed / _SHARE))
+        if now - self.said < every_s and not ended:
             return
-        self.said = now
-        rate = (done - self.first) / (now - self.began)
-        of = "" if self.known is None else f"/{self.known}"
-        left = f", {(self.known - done) / rate:.0f} s left" if rate and self.known is not None else ""
+        self.said, self.ended = now, self.ended or ended
+        rate = (done - self.first) / passed if passed else 0.0
+        of = "" if self.known is None else f"/{self.known} ({done / max(1, self.known):.0%})"
+        left = f", {spoken((self.known - done) / rate)} left" if rate and self.known and not ended else ""
         print(f"{self.name}: {done}{of}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
