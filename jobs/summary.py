@@ -194,8 +194,7 @@ class Story:
             self._shard(event)
             attempt.shards += 1
         elif kind == "progress":
-            attempt.marks.append(event)
-            attempt.marks = _thinned(attempt.marks)
+            attempt.mark(event)
         elif kind == "manifest_published":
             self.manifest, self.items, self.rows = event["number"], event["items"], event["rows"]
             self.quarantined, self.items_quarantined = event["quarantined"], event["items_quarantined"]
@@ -310,8 +309,19 @@ class _Attempt:
         self.number, self.began, self.last = number, began, began
         self.started: Mapping[str, Any] | None = None
         self.end: Mapping[str, Any] | None = None
-        self.marks: list[Mapping[str, Any]] = []
+        self.marks: list[Mapping[str, Any]] = []  #: every so many-th, and the last
+        self.seen, self.every = 0, 1
         self.shards = 0
+
+    def mark(self, event: Mapping[str, Any]) -> None:
+        """The next progress event."""
+        if self.seen and (self.seen - 1) % self.every:  # that one was kept as the last alone
+            self.marks[-1] = event
+        else:
+            self.marks.append(event)
+        self.seen += 1
+        if len(self.marks) > _POINTS:
+            self.marks, self.every = self.marks[::2], 2 * self.every
 
     @property
     def worked(self) -> float:
@@ -353,8 +363,7 @@ def _between(one: str, other: str) -> float:
     return max(0.0, passed.total_seconds())  # clocks are set, now and then
 
 
-def _thinned(points: list[Any]) -> list[Any]:
-    """At most so many of them, evenly, the last one always."""
-    while len(points) > _POINTS:
-        points = [*points[:-1:2], points[-1]]
-    return points
+def _thinned(points: list[Point]) -> list[Point]:
+    """At most so many of them, evenly, and the last one."""
+    step = math.ceil(len(points) / (_POINTS - 1))
+    return points if len(points) <= _POINTS else [*points[:-1:step], points[-1]]
