@@ -150,6 +150,14 @@ def alive() -> Resources:
     )
 
 
+def metrics_address() -> str | None:
+    """Where the metrics are of the Ray that local_ray() has started; None without what comes by ray[default]."""
+    import ray
+
+    [port] = [node["MetricsExportPort"] for node in ray.nodes()]
+    return f"127.0.0.1:{port}" if port > 0 else None
+
+
 def node_of(resources: Mapping[str, float], labels: Mapping[str, str] | None) -> Node:
     """A node by what Ray says of it."""
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0), (labels or {}).get(_TYPE, "")

@@ -22,6 +22,7 @@ from jobs.errors import of_cluster
 from jobs.events import Events, recorded
 from jobs.exit_codes import DONE, QUARANTINED
 from jobs.lease import Lease, attempts, claim_attempt, held, wait_until_free
+from jobs.metrics import Metrics
 from jobs.nodes import growth, nodes_of, sent_to_all, threads
 from jobs.pace import Marks
 from jobs.planning import Planned, plan_of, sink_of, windows_of
@@ -162,7 +163,8 @@ def go_on(
             record = kept
         attempt = claim_attempt(storage, record.run_id)
         live = Live(storage, record, resolved.job.name, attempt, progress.say)
-        events = Events(storage, record.run_id, attempt, live)
+        metrics = Metrics(record.run_id, resolved.job.name, resolved.job.task, resolved.here, progress.say)
+        events = Events(storage, record.run_id, attempt, live, metrics)
         if before and not storage.exists(f"runs/leases/{before.number:06d}.released"):
             dead = before.holder
             events.note("lease_taken_over", run_id_before=before.run_id, host=dead.host, pid=dead.pid)

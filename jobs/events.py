@@ -88,9 +88,9 @@ class Listener(Protocol):
 class Events:
     """What an attempt has to say."""
 
-    def __init__(self, storage: Storage, run_id: str, attempt: int, listener: Listener | None = None) -> None:
+    def __init__(self, storage: Storage, run_id: str, attempt: int, *listeners: Listener) -> None:
         self._storage, self._run_id, self._attempt = storage, run_id, attempt
-        self._listener = listener
+        self._listeners = listeners
         self._waiting: list[str] = []
         self._written = time.monotonic()
         self._lock = threading.Lock()
@@ -106,8 +106,8 @@ class Events:
         line = redacted(json.dumps(head | {"attempt": self._attempt, "event": kind} | fields, default=str))
         with self._lock:
             self._waiting.append(line)
-            if self._listener:
-                self._listener.hear(line)
+            for listener in self._listeners:
+                listener.hear(line)
         if kind in _URGENT or "://" not in self._storage.uri:
             self.flush()
         else:
@@ -121,13 +121,13 @@ class Events:
     def look(self) -> None:
         """Let what waits be written, and what is made of it; called now and then, beside the work."""
         self.tick()
-        if self._listener:
-            self._listener.tick()
+        for listener in self._listeners:
+            listener.tick()
 
     def end(self) -> None:
         """Have what is made of them written for the last time."""
-        if self._listener:
-            self._listener.write()
+        for listener in self._listeners:
+            listener.write()
 
     def flush(self) -> None:
         """Write what waits."""

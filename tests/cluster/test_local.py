@@ -1,17 +1,19 @@
 """The local target."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import FrameType
+from urllib.request import ProxyHandler, build_opener
 
 import psutil
 import pytest
 
-from cluster.local import Resources, _short, node_of, own_sigterm
+from cluster.local import Resources, _short, metrics_address, node_of, own_sigterm
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -26,6 +28,14 @@ def test_every_socket_is_on_loopback(ray_here: Resources) -> None:
     ]
     assert len(listening) >= 5, "expected Ray's own servers to be found"
     assert {address for _, address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
+
+
+def test_metrics_are_served_on_loopback(ray_here: Resources) -> None:
+    address = metrics_address()
+    assert address
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", address)
+    with build_opener(ProxyHandler({})).open(f"http://{address}/metrics", timeout=30) as answer:
+        assert b"ray_node_mem_used" in answer.read()
 
 
 def test_ray_imported_too_early_is_refused() -> None:

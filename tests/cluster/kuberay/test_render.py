@@ -255,6 +255,14 @@ def test_every_node_has_the_variables_and_secrets_are_named_alone(submission: Su
         }  # fmt: skip
 
 
+def test_the_metrics_port_is_the_operators(submission: Submission) -> None:
+    """It gives every container `metrics`, 8080. Of a head that names a port, releases give the service no others."""
+    spec = cluster(submission, gpu_workers={"gpus": 1, "cpus": 4, "memory": "16Gi"})
+    groups = (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+    assert all("metrics-export-port" not in group["rayStartParams"] for group in groups)
+    assert all("ports" not in pod["containers"][0] for pod in pod_specs(spec))
+
+
 def test_the_network_profile_is_of_all_nodes(submission: Submission) -> None:
     for pod in pod_specs(
         cluster(submission, network="fast_failover", env={"RAY_health_check_period_ms": "500"})
