@@ -81,6 +81,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 def test_plan_is_visible_and_the_same_with_and_without_gpus(
     ray_here: Resources, media: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_plan_is_visible_and_the_same_with_and_without_gpus(
         assert getattr(after, name) == getattr(fresh, name)  # a run's settings are its own
 
 
+@pytest.mark.e2e
 def test_a_shard_over_128_mib_is_still_one_part(ray_here: Resources, tmp_path: Path) -> None:
     """At Ray's default block size a 289 MB shard reached the sink as two tasks."""
     checkpoint = save_tiny(tmp_path / "tiny", 224, 224)
