@@ -1,10 +1,12 @@
 """A run on a cluster's nodes: what it is told of them, pools that follow them, a checkpoint that is sent to them."""
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cluster.kuberay import render
 from cluster.local import alive
 from jobs.events import Events
 from jobs.resolve import Resolved, used_of
@@ -45,7 +47,16 @@ def growth(resolved: Resolved, workers: dict[str, int], shards: int, events: Eve
         workers.update(now.at_once(sum(cpus for cpus, _, _ in nodes), shards))
         events.note("nodes_changed", nodes=len(nodes), workers=dict(workers))
 
-    return Growth(lambda: regrown(resolved, nodes_of(alive().nodes)), changed)
+    return Growth(lambda: regrown(resolved, nodes_of(alive().nodes)), changed, bounds_of(resolved))
+
+
+def bounds_of(resolved: Resolved) -> tuple[Node, ...]:
+    """The nodes that an autoscaler may give the run: known of the cluster that its job describes alone."""
+    settings = resolved.job.kubernetes
+    in_it = os.environ.get("PERCEIVER_TARGET", "").startswith("kuberay")
+    if not in_it or settings is None or not settings.autoscaling:
+        return ()
+    return used_of(resolved.job, nodes_of(render.nodes(settings)))
 
 
 def regrown(resolved: Resolved, nodes: Sequence[Node]) -> Pools:

@@ -6,13 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.local import Resources
 from pipelines import growing
-from pipelines.growing import Growth, follow
+from pipelines.growing import Growth, follow, wanted
 from pipelines.items import Item
 from pipelines.plan import Probed, by_shard, cut_shards, spans_of
-from pipelines.pools import Pools
+from pipelines.pools import Node, Pools
 
 POOLS = Pools(1, 0.25, 1, 0.5, 0.0, 0.25, 0.1)
 
@@ -76,6 +78,61 @@ def test_pools_grow_and_shrink_while_they_work(ray_here: Resources, monkeypatch:
     assert max(seen) == 3
     assert [pools.decode_workers for pools in told] == [3, 2]
     assert set(limits) == {ray_here.cpus}
+
+
+def test_an_autoscaler_is_asked_while_there_is_work_for_more(
+    ray_here: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.data._internal.cluster_autoscaler import DefaultAutoscalingCoordinator as Coordinator
+
+    monkeypatch.setattr(growing, "_LOOK_S", 0.1)
+    asked: list[Any] = []
+    cancelled: list[str] = []
+    request, cancel = Coordinator.request_resources, Coordinator.cancel_request
+
+    def requesting(self: Any, resources: Any, expire_after_s: float, **more: Any) -> None:
+        if self._requester_id.startswith("perceive-"):
+            asked.append(resources)
+        request(self, resources, expire_after_s, **more)
+
+    def cancelling(self: Any) -> None:
+        cancelled.append(self._requester_id)
+        cancel(self)
+
+    monkeypatch.setattr(Coordinator, "request_resources", requesting)
+    monkeypatch.setattr(Coordinator, "cancel_request", cancelling)
+
+    class Decode:
+        def __call__(self, row: pa.Table) -> pa.Table:
+            time.sleep(0.1)
+            return pa.table({"shard": spans_of(row)["shard"]})
+
+    growth = Growth(lambda: POOLS, bounds=(Node(2.0), Node(2.0), Node(2.0)))
+    rows = executed(Decode, 30, 1, follow(growth, POOLS, 30))
+    assert len(rows) == 30
+    assert asked[0] == [{"CPU": 2.0}] * 3
+    assert any(name.startswith("perceive-") for name in cancelled)
+    asked.clear()
+    executed(Decode, 30, 1, follow(Growth(lambda: POOLS), POOLS, 30))
+    assert not asked
+
+
+NODES = st.lists(
+    st.builds(Node, st.sampled_from([1.0, 8.0]), st.sampled_from([0.0, 2.0]), st.just("")), max_size=12
+)
+
+
+@given(bounds=NODES, workers=st.integers(0, 8), left=st.integers(0, 20))
+def test_what_is_asked_for(bounds: list[Node], workers: int, left: int) -> None:
+    asked = wanted(bounds, workers, left)
+    if left <= workers:
+        assert asked == []
+        return
+    kinds = [(node.cpus, node.gpus) for node in bounds]
+    for cpus, gpus in {*kinds}:
+        bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+        assert asked.count(bundle) == min(left, kinds.count((cpus, gpus)))
+    assert len(asked) <= len(bounds)
 
 
 def test_at_the_end_no_shard_waits_behind_a_slow_worker(ray_here: Resources) -> None:
