@@ -193,13 +193,10 @@ def _blurred(picture: Values) -> Values:
     """By the Gaussian, where all of it lies within the picture: ten rows and columns less."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
     taps /= taps.sum()
-    for axis in (0, 1):
-        size = picture.shape[axis] - 2 * _RADIUS
-        picture = sum(
-            (tap * np.take(picture, range(at, at + size), axis) for at, tap in enumerate(taps)),
-            np.zeros(()),
-        )
-    return picture
+    height, width = (side - 2 * _RADIUS for side in picture.shape[:2])
+    rows = sum((tap * picture[at : at + height] for at, tap in enumerate(taps)), np.zeros(()))
+    columns: Values = sum((tap * rows[:, at : at + width] for at, tap in enumerate(taps)), np.zeros(()))
+    return columns
 
 
 class _Scan:
