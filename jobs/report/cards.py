@@ -93,19 +93,20 @@ class _Row:
     def value(self, column: str) -> Any:
         return self.table[column][0].as_py() if column in self.table.column_names else None
 
-    def card(self, facts: Sequence[tuple[str, str]] = (), **more: Any) -> Card:
+    def card(self, facts: Sequence[tuple[str, str]] = (), shown: str = "", **more: Any) -> Card:
         labels = (
             ()
             if self.value("labels") is None
             else tuple(zip(self.value("labels"), self.value("scores"), strict=True))
         )
         picked, start = self.picked, self.value("start_time")
-        place = [] if picked.window is None else [f"window {picked.window}"]
-        place += [] if start is None else [f"{start:.2f} s"]
+        window = [] if picked.window is None else [f"window {picked.window}"]
+        at = [] if start is None else [f"at {start:.2f} s"]
+        place = " ".join([*window, *at]) + (f"; {shown}" if shown else "")
         return Card(
             name=picked.uri.rstrip("/").rpartition("/")[2],
             member=picked.member,
-            place=", ".join(place),
+            place=place,
             facts=tuple(facts),
             labels=labels,
             **more,
@@ -135,7 +136,9 @@ def _clips(row: _Row, originals: Originals, most: int) -> tuple[Card, Seen] | No
     facts = [*row.psnrs(), *([("SSIM", f"{np.mean(alike):.3f}")] if alike else [])]
     media = (original, reconstruction)
     sound = bool(len(one.sound) or len(other.sound))
-    return row.card(facts, media=media, clips=True, sound=sound), Seen(alike=alike)
+    start = rows[0]["start_time"][0].as_py()
+    shown = f"shown from {start:.2f} to {start + one.seconds:.2f} s"
+    return row.card(facts, shown, media=media, clips=True, sound=sound), Seen(alike=alike)
 
 
 def _both(row: _Row, originals: Originals) -> tuple[list[pa.Table], Iterator[Shot], tuple[int, int]]:

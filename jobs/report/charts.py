@@ -53,7 +53,7 @@ def lines(
     points = [point for one in series for point in one.points if point]
     most_x = max((point[0] for point in points), default=0) or 1.0
     top = _ticks(max((point[1] for point in points), default=0))
-    place = _Place(most_x, top[-1])
+    place = _Place(most_x, top[-1], top=_TOP + 14 if len(series) > 1 else _TOP)
     pieces = [_grid(place, top, y[1]), _times(place, most_x, x[1])]
     for number, one in enumerate(series):
         for run in _runs(one.points):
@@ -96,7 +96,7 @@ def bars(
 def histogram(title: str, says: str, spread: Histogram, unit: str, what: str, digits: int = 1) -> Chart:
     """How values are spread, with their median marked; `what` is what is counted."""
     low, high, counts = rebinned(spread)
-    top = _ticks(max(counts, default=0))
+    top = _ticks(max(counts, default=0), whole=True)
     place = _Place(high, top[-1], low)
     width = (high - low) / max(1, len(counts))
 
@@ -141,8 +141,9 @@ def rebinned(spread: Histogram) -> tuple[float, float, list[int]]:
     if not len(there):
         return spread.low, spread.high, []
     first, last = int(there[0]), int(there[-1]) + 1
-    step = -(-(last - first) // _BARS)
-    first = max(0, min(first, spread.bins - step * -(-(last - first) // step)))
+    steps = (part * 10**power for power in range(9) for part in (1, 2, 4, 5))
+    step = next(step for step in steps if -(-last // step) - first // step <= _BARS)
+    first = first // step * step  # so that bins begin at round numbers
     width = (spread.high - spread.low) / spread.bins
     counts = [int(spread.counts[at : at + step].sum()) for at in range(first, last, step)]
     return spread.low + first * width, spread.low + (first + step * len(counts)) * width, counts
@@ -155,6 +156,7 @@ class _Place:
     most_x: float
     most_y: float
     least_x: float = 0.0
+    top: int = _TOP
     bottom: int = _HEIGHT - _BOTTOM
 
     def x(self, value: float) -> float:
@@ -162,7 +164,7 @@ class _Place:
         return _LEFT + (value - self.least_x) / span * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return self.bottom - value / (self.most_y or 1.0) * (self.bottom - _TOP)
+        return self.bottom - value / (self.most_y or 1.0) * (self.bottom - self.top)
 
 
 def _svg(title: str, says: str, pieces: Sequence[Markup], height: int) -> Markup:
@@ -231,12 +233,13 @@ def _table(series: Sequence[Series], x: Format, y: Format) -> tuple[tuple[str, .
     return tuple((x(place), *(y(one[place]) if place in one else "" for one in at)) for place in places)
 
 
-def _ticks(most: float) -> list[float]:
-    """Three to five round numbers from 0 on, the last at least `most`."""
+def _ticks(most: float, whole: bool = False) -> list[float]:
+    """Two to five round numbers from 0 on, the last at least `most`."""
     if not most > 0 or not math.isfinite(most):
         return [0.0, 1.0]
-    step = 10 ** math.floor(math.log10(most))
-    step = next(step * part for part in (0.25, 0.5, 1, 2.5) if step * part * 4 >= most)
+    size = 10 ** math.floor(math.log10(most))
+    step = next(size * part for part in (0.25, 0.5, 1, 2.5) if size * part * 4 >= most)
+    step = math.ceil(step) if whole else step
     return [step * n for n in range(math.ceil(most / step - 1e-9) + 1)]
 
 

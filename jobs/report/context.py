@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from jobs.report import charts
 from jobs.report.charts import Chart, Series
 from jobs.report.gallery import Gallery, Group
 from jobs.states import State
-from jobs.summary import AttemptSummary, Point, StageSummary, Summary
+from jobs.summary import AttemptSummary, Point, Summary
 from pipelines.quality import Histogram, Quality
 
 _LABELS, _ERRORS, _ATTEMPTS = 15, 50, 20  # that are shown at most
@@ -43,7 +43,8 @@ class Page:
     title: str
     summary: Summary
     outcome: Outcome
-    as_of: str
+    when: str  #: from when to when, or as of when
+    checkpoint: str
     figures: tuple[tuple[str, str, str], ...]  #: what, how many, of how many
     limit: str
     lineage: tuple[tuple[str, str], ...]
@@ -51,7 +52,6 @@ class Page:
     attempts_left_out: int
     troubles: tuple[str, ...]
     time: tuple[Chart, ...]
-    stages: tuple[tuple[str, StageSummary], ...]
     quality: tuple[Chart, ...]
     measured: str  #: of which rows the quality is
     groups: tuple[Group, ...]
@@ -72,21 +72,20 @@ def page_of(
     where: Mapping[str, str],
 ) -> Page:
     """The page of a run. `state` and `message` are the run's as they are now, `where` what lies where."""
-    ended = summary.attempts[-1].ended if summary.attempts else None
     going = state in _GOING
     return Page(
         title=summary.job,
         summary=summary,
         outcome=_outcome(summary, state, message),
-        as_of=moment(summary.written) if going or not ended else "",
+        when=_when(summary, going),
+        checkpoint=where.get("checkpoint", ""),
         figures=tuple(_figures(summary)),
-        limit="" if summary.limit.startswith("nothing limits") and not going else summary.limit,
+        limit=_sentence(summary.limit),
         lineage=tuple(_lineage(summary, where)),
         attempts=summary.attempts[-_ATTEMPTS:],
         attempts_left_out=max(0, len(summary.attempts) - _ATTEMPTS),
         troubles=tuple(_troubles(summary)),
         time=tuple(_time(summary)),
-        stages=tuple(summary.stages.items()),
         quality=tuple(_quality(quality, seen)) if quality else (),
         measured=_measured(quality, summary) if quality else "",
         groups=seen.groups,
@@ -114,7 +113,15 @@ def size(count: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """A share of one."""
-    return "" if share is None else f"{share:.0%}" if share >= 0.01 or not share else f"{share:.1%}"
+    if share is None:
+        return ""
+    return (
+        f"{share:.0%}"
+        if share >= 0.01 or not share
+        else "less than 0.1%"
+        if share < 0.001
+        else f"{share:.1%}"
+    )
 
 
 def _outcome(summary: Summary, state: State, message: str) -> Outcome:
@@ -142,6 +149,20 @@ def _outcome(summary: Summary, state: State, message: str) -> Outcome:
         case _:
             made = "failed", "Killed", f"{told} The model had done {reached}.".strip()
     return Outcome(*made)
+
+
+def _when(summary: Summary, going: bool) -> str:
+    began = moment(summary.attempts[0].began) if summary.attempts else ""
+    ended = moment(summary.attempts[-1].ended) if summary.attempts else ""
+    as_of = f"as of {moment(summary.written)}"
+    if not began:
+        return f"Run {summary.run_id}, {as_of}"
+    until = f"to {ended}" if ended and not going else as_of
+    return f"Run {summary.run_id}, {'from ' if ended and not going else 'since '}{began} {until}"
+
+
+def _sentence(limit: str) -> str:
+    return f"{limit[0].upper()}{limit[1:]}." if limit else ""
 
 
 def _figures(summary: Summary) -> list[tuple[str, str, str]]:
@@ -210,11 +231,9 @@ def _computed(what: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_plain, value)) + "]"
-    return (
-        {None: "none", True: "yes", False: "no"}.get(value, str(value))
-        if not isinstance(value, dict)
-        else str(value)
-    )
+    if isinstance(value, bool) or value is None:
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
 
 
 def _troubles(summary: Summary) -> list[str]:
@@ -257,6 +276,9 @@ def _time(summary: Summary) -> list[Chart]:
     if summary.stages:
         made.append(_busy(summary))
     if len(points) > 1:
+        so_far = Series("windows", _with_gaps(points, lambda point: point.windows))
+        says = f"{summary.windows:,} of {summary.total:,} that the run has, by the time since it began."
+        made.append(charts.lines("Windows done", says, [so_far], _SECONDS, ("windows", _number), area=True))
         queues = [
             Series(f"for {stage}", _with_gaps(points, lambda point, stage=stage: point.queues.get(stage, 0)))
             for stage in STAGES
@@ -286,11 +308,29 @@ def _time(summary: Summary) -> list[Chart]:
 
 
 def _busy(summary: Summary) -> Chart:
-    rows = [(stage, one.busy or 0.0, percent(one.busy) or "unknown") for stage, one in summary.stages.items()]
+    rows = []
+    for stage, one in summary.stages.items():
+        workers = f"{one.workers} worker{'s' * (one.workers != 1)}"
+        memory = f", {size(one.memory_peak)} each at most" if one.memory_peak else ""
+        rows.append((f"{stage}: {workers}{memory}", one.busy or 0.0, percent(one.busy) or "unknown"))
     busiest = max(rows, key=lambda row: row[1])
     says = "The share of its workers' time in which each stage worked. "
-    says += f"The busiest was {busiest[0]}, with {busiest[2]}."
-    return charts.bars("Stages at work", says, rows, ("stage", "busy"), 1.0)
+    says += f"The busiest was {busiest[0].partition(':')[0]}, with {busiest[2]}."
+    chart = charts.bars("Stages at work", says, rows, ("stage", "busy"), 1.0)
+    columns = ("stage", "busy", "workers", "windows", "worked, s", "longest queue", "most memory")
+    table = tuple(
+        (
+            stage,
+            percent(one.busy),
+            f"{one.workers:,}",
+            f"{one.windows:,}",
+            f"{one.busy_s:,.4g}",
+            f"{one.queue_most:,}",
+            size(one.memory_peak),
+        )
+        for stage, one in summary.stages.items()
+    )
+    return replace(chart, columns=columns, rows=table)
 
 
 def _quality(quality: Quality, seen: Gallery) -> list[Chart]:
@@ -339,7 +379,8 @@ def _spread_says(spread: Histogram, unit: str, digits: int) -> str:
         return "No row has a value."
     unit = f" {unit}" if unit else ""
     more = f" {spread.unknown:,} are not numbers." if spread.unknown else ""
-    return f"Median {middle:.{digits}f}{unit}; nine in ten from {low:.{digits}f} to {high:.{digits}f}{unit}.{more}"
+    among = f"nine in ten from {low:.{digits}f} to {high:.{digits}f}{unit}"
+    return f"Median (dashed) {middle:.{digits}f}{unit}; {among}.{more}"
 
 
 def _measured(quality: Quality, summary: Summary) -> str:

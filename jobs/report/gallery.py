@@ -63,20 +63,24 @@ def gallery(storage: Storage, record: Record, quality: Quality, progress: Progre
 
 
 def _wanted(quality: Quality) -> list[tuple[str, tuple[Picked, ...]]]:
-    """The rows of each group, of an item in one group only."""
+    """The rows of each group; what is chosen by chance is of other items than the rest."""
     groups = []
     if quality.by:
         best, worst = _GROUPS[quality.by]
         groups = [(best, quality.best), (worst, quality.worst)]
     groups.append(("Chosen by chance" if groups else "Examples", quality.random))
-    seen: set[str] = set()
+    rows: set[tuple[str, int]] = set()
+    items: set[str] = set()
     wanted = []
     for name, picks in groups:
-        new = tuple(picked for picked in picks if picked.item_id not in seen)[
-            : COUNT if quality.by else 3 * COUNT
+        last = picks is quality.random
+        new = [
+            one for one in picks if (one.part, one.row) not in rows and not (last and one.item_id in items)
         ]
-        seen |= {picked.item_id for picked in new}
-        wanted.append((name, new))
+        new = new[: COUNT if quality.by else 3 * COUNT]
+        rows |= {(one.part, one.row) for one in new}
+        items |= {one.item_id for one in new}
+        wanted.append((name, tuple(new)))
     return wanted
 
 
