@@ -77,7 +77,7 @@ def shots_of_mp4(file: BinaryIO, start: float, seconds: float) -> tuple[Iterator
     def shots() -> Iterator[Shot]:
         left = sound
         file.seek(0)
-        with av.open(file) as container:
+        with av.open(file, "r") as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
             container.seek(int(start / stream.time_base), stream=stream)
@@ -86,7 +86,7 @@ def shots_of_mp4(file: BinaryIO, start: float, seconds: float) -> tuple[Iterator
                 if at >= seconds - half:
                     return
                 if at >= -half:
-                    yield Shot(frame.to_ndarray(format="rgb24")[None], left)
+                    yield Shot(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)[None], left)
                     left = left[:0]
 
     return shots(), rate
@@ -134,7 +134,7 @@ def _joined(sound: Sequence[Sound]) -> Sound:
 
 def _sound_of(file: BinaryIO, start: float, seconds: float) -> tuple[Sound, int]:
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         if not container.streams.audio:
             return np.empty(0, np.float32), 1
         stream = container.streams.audio[0]

@@ -123,20 +123,21 @@ def _clips(row: _Row, originals: Originals, most: int) -> tuple[Card, Seen] | No
     name = row.picked.uri.rpartition("/")[2]
     if "window" not in row.table.column_names or "start_time" not in row.table.column_names:
         video = _tensor(row.table, "video")
-        media = _media(excerpts.clip_of([Shot(video, np.empty(0, np.float32))], 1), "Decoded", name, most)
-        return media and (row.card(media=(media,), clips=True), Seen())
+        alone = _media(excerpts.clip_of([Shot(video, np.empty(0, np.float32))], 1), "Decoded", name, most)
+        return (row.card(media=(alone,), clips=True), Seen()) if alone else None
     rows, made, rates = _both(row, originals)
     one, other, alike = excerpts.compared(shots(rows, rates[0] // FPS), made, rates)
     if not one.pictures:
         raise LookupError("its original and its reconstruction have no frame at the same time")
-    original = _media(one, "Original", name, most // 2)
-    reconstruction = original and _media(other, "Reconstruction", name, most - most // 2)
+    start = rows[0]["start_time"][0].as_py()
+    middle = round((row.value("start_time") - start) * FPS) + row.value("frames") // 2
+    original = _media(one, "Original", name, most // 2, middle)
+    reconstruction = original and _media(other, "Reconstruction", name, most - most // 2, middle)
     if not (original and reconstruction):
         return None
     facts = [*row.psnrs(), *([("SSIM", f"{np.mean(alike):.3f}")] if alike else [])]
     media = (original, reconstruction)
     sound = bool(len(one.sound) or len(other.sound))
-    start = rows[0]["start_time"][0].as_py()
     shown = f"shown from {start:.2f} to {start + one.seconds:.2f} s"
     return row.card(facts, shown, media=media, clips=True, sound=sound), Seen(alike=alike)
 
@@ -299,8 +300,9 @@ def _tensor(table: pa.Table, name: str) -> np.ndarray:
     return reader.to_numpy(table, name)[0]
 
 
-def _media(clip: Clip, what: str, name: str, most: int) -> Media | None:
-    first = excerpts.jpeg(clip.pictures[0])
+def _media(clip: Clip, what: str, name: str, most: int, poster: int = 0) -> Media | None:
+    """A clip, and the frame that is seen until it plays."""
+    first = excerpts.jpeg(clip.pictures[min(poster, len(clip.pictures) - 1)])
     data = excerpts.encoded(clip, most - len(first))
     if data is None:
         return None

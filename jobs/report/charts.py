@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from jobs.report.words import cut, printable
 from pipelines.quality import Histogram
 
 Format = Callable[[float], str]
@@ -244,4 +245,4 @@ def _ticks(most: float, whole: bool = False) -> list[float]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+    return str(cut(printable(name), _NAME - 1))

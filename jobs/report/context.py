@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from jobs.durations import spoken
@@ -12,6 +11,7 @@ from jobs.quarantine import Group as Errors
 from jobs.report import charts
 from jobs.report.charts import Chart, Series
 from jobs.report.gallery import Gallery, Group
+from jobs.report.words import moment, percent, size
 from jobs.states import State
 from jobs.summary import AttemptSummary, Point, Summary
 from pipelines.quality import Histogram, Quality
@@ -93,34 +93,6 @@ def page_of(
         wheel=wheel if seen.lengths.total else "",
         errors=tuple(errors[:_ERRORS]),
         errors_left_out=max(0, len(errors) - _ERRORS),
-    )
-
-
-def moment(when: str | None) -> str:
-    """An instant as people read it, in UTC."""
-    return f"{datetime.fromisoformat(when):%Y-%m-%d %H:%M:%S} UTC" if when else ""
-
-
-def size(count: float | None) -> str:
-    """Bytes as people read them."""
-    if count is None:
-        return ""
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= step:
-            return f"{count / step:.3g} {unit}" if count < 1000 * step else f"{count / step:,.0f} {unit}"
-    return f"{count:.0f} B"
-
-
-def percent(share: float | None) -> str:
-    """A share of one."""
-    if share is None:
-        return ""
-    return (
-        f"{share:.0%}"
-        if share >= 0.01 or not share
-        else "less than 0.1%"
-        if share < 0.001
-        else f"{share:.1%}"
     )
 
 

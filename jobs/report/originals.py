@@ -64,11 +64,11 @@ class Originals:
     def tiles(self, frame: tuple[int, int]) -> int:
         """How many tiles a frame is cut into."""
         size = self.columns.field("video").type.shape
-        return len(tiles_of(frame, (size[1], size[2]), self._job.options.tile_overlap))
+        return len(tiles_of(frame, (size[1], size[2]), getattr(self._job.options, "tile_overlap", 0)))
 
     def frame_size(self, flow: tuple[int, int]) -> tuple[int, int]:
         """How large the frames are that flow of this size was made of."""
-        if self._job.options.fit == "resize":
+        if getattr(self._job.options, "fit", "") == "resize":
             height, width = self._config.train_size
             return height, width
         return flow

@@ -12,11 +12,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from jobs.durations import spoken
-from jobs.report.context import Page, moment, percent, size
+from jobs.report.context import Page
+from jobs.report.words import cut, moment, percent, printable, size
 from perceiver_core.errors import PerceiverError
 
 MOST = 5_000_000  #: bytes of a page
-_LONGEST = 600  # characters of a text that is no file's content
 
 
 class PageError(PerceiverError, ValueError):
@@ -43,15 +43,6 @@ def rendered(page: Page) -> bytes:
     return data
 
 
-def printable(value: Any) -> Any:
-    """Text as it can be shown: characters that are invisible or turn the writing around are seen as such."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in value
-    )
-
-
 def _policy(style: str, script: str) -> str:
     """What the page may do: show what is in it, by the very style and script that are in it, and nothing else."""
     return (
@@ -76,10 +67,5 @@ def _template() -> Any:
     world = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=printable, trim_blocks=True, lstrip_blocks=True
     )
-    world.filters |= {"moment": moment, "percent": percent, "size": size, "spoken": spoken, "cut": _cut}
+    world.filters |= {"moment": moment, "percent": percent, "size": size, "spoken": spoken, "cut": cut}
     return world.from_string(_trusted("page.html.jinja"))
-
-
-def _cut(text: str, most: int = _LONGEST) -> str:
-    """The beginning of a text."""
-    return text if len(text) <= most else f"{text[:most]}…"
