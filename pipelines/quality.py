@@ -128,8 +128,8 @@ def measure(
 
     `seen` hears how many parts were read so far.
     """
-    chosen = [parts[i * len(parts) // most_parts] for i in range(most_parts)]
-    chosen = chosen if len(parts) > most_parts else list(parts)
+    read = min(len(parts), most_parts)
+    chosen = [parts[i * len(parts) // read] for i in range(read)]
     scan = _Scan(count, np.random.default_rng(seed))
     for done, (name, batches) in enumerate(in_order(lambda name: (name, _read(storage, name)), chosen, 4), 1):
         scan.part(name, batches)

@@ -34,7 +34,7 @@ def rendered(page: Page) -> bytes:
         summary=json.loads(json.dumps(asdict(page.summary), default=str)),
     )
     # A file's name may be bytes that are no UTF-8, which Python keeps as lone surrogates.
-    data = text.encode("utf-8", "backslashreplace")
+    data = text.lstrip().encode("utf-8", "backslashreplace")
     if len(data) >= MOST:
         raise PageError(
             f"The report would have {len(data):,} bytes, and may have {MOST - 1:,}. Report it as a bug: what a page "
