@@ -105,8 +105,11 @@ class Pace:
     limit: str  #: one sentence: what limits the run, and what would help; or why nothing can be said
 
 
-def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0) -> Pace | None:
-    """The pace of a run's last attempt over its last `seconds`, from its events; None if it has noted no progress."""
+def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0, in_the_end: bool = True) -> Pace | None:
+    """The pace of a run's last attempt over its last `seconds`, from its events; None if it has noted no progress.
+
+    Once all windows are done nothing limits any more, unless it is asked what did, and not what does `in_the_end`.
+    """
     device = "cpu"
     marks: list[Mapping[str, Any]] = []
     for event in events:
@@ -130,7 +133,7 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0) -> Pace | N
         rate=rate,
         seconds_left=left,
         stages=stages,
-        limit=_limit(stages, to_do, device, last),
+        limit=_limit(stages, to_do if in_the_end else math.inf, device, last),
     )
 
 
@@ -191,7 +194,7 @@ def _stages(marks: Sequence[Mapping[str, Any]], seconds: float) -> tuple[StagePa
     return tuple(stages)
 
 
-def _limit(stages: tuple[StagePace, ...], to_do: int, device: str, last: Mapping[str, Any]) -> str:
+def _limit(stages: tuple[StagePace, ...], to_do: float, device: str, last: Mapping[str, Any]) -> str:
     known = {stage: stage.capacity for stage in stages if stage.capacity and stage.busy is not None}
     if stages[-1].windows >= to_do:
         return "nothing limits any more: all windows are done"

@@ -17,7 +17,7 @@ from jobs.spec import SpecError, overridden, parse_job
 from pipelines.commits import Commits
 from pipelines.index import read_quarantine
 from pipelines.listing import digest_of
-from pipelines.manifest import Manifest, newest
+from pipelines.manifest import Manifest, newest, numbered
 from pipelines.meter import Progress
 from pipelines.plan import count_shards
 from pipelines.sink import Sink
@@ -62,16 +62,23 @@ def errors(out: str, error: str | None = None) -> pa.Table:
     known = current(storage)
     table = newest(storage)
     if known and (table is None or table.run_id != known.run_id):
-        job = parse_job(read_spec(storage, known))
-        format: Format = "arrow" if job.options.staged else job.format
-        sink = Sink(storage, known.run_id, 0, format, pa.schema([]), "{}", job.options.staged)
-        commits = Commits(sink, count_shards(read_table(storage, known, "plan")))
-        rows = read_quarantine(
-            storage, [commit.quarantine for commit in commits.quarantined() if commit.quarantine]
-        )
+        rows = quarantined(storage, known, None)
     else:
         rows = read_quarantine(storage, table_of(out)[1].quarantine)
     return rows if error is None else rows.filter(pc.equal(rows["error"], error))
+
+
+def quarantined(storage: Storage, record: Record, manifest: int | None) -> pa.Table:
+    """The rows of a run's quarantine table: of the table that it published, else those committed so far."""
+    if manifest is not None:
+        return read_quarantine(storage, numbered(storage, manifest).quarantine)
+    job = parse_job(read_spec(storage, record))
+    format: Format = "arrow" if job.options.staged else job.format
+    sink = Sink(storage, record.run_id, 0, format, pa.schema([]), "{}", job.options.staged)
+    commits = Commits(sink, count_shards(read_table(storage, record, "plan")))
+    return read_quarantine(
+        storage, [commit.quarantine for commit in commits.quarantined() if commit.quarantine]
+    )
 
 
 def grouped(rows: pa.Table) -> list[Group]:

@@ -78,8 +78,15 @@ def read_record(storage: Storage, run_id: str) -> Record | None:
 
 def read_table(storage: Storage, record: Record, name: Literal["plan", "inputs", "replaced"]) -> pa.Table:
     """One of a run's tables; `record` is as it was read."""
-    with storage.open(f"{_folder(record)}/{name}.parquet") as file:
+    with open_table(storage, record, name) as file:
         return pq.read_table(file)
+
+
+def open_table(
+    storage: Storage, record: Record, name: Literal["plan", "inputs", "replaced"]
+) -> pa.NativeFile:
+    """The same as the file that it is, for whoever reads it in parts; the caller closes it."""
+    return storage.open(f"{_folder(record)}/{name}.parquet")
 
 
 def read_spec(storage: Storage, record: Record) -> dict[str, Any]:

@@ -226,7 +226,11 @@ class Story:
         marked = [one for one in self.attempts if one.marks]
         last = marked[-1].marks[-1] if marked else None
         stages = {stage: self._stage(stage, marked) for stage in STAGES} if marked else {}
-        found = pace([marked[-1].started or {}, *marked[-1].marks], math.inf) if marked else None
+        found = (
+            pace([marked[-1].started or {}, *marked[-1].marks], math.inf, in_the_end=False)
+            if marked
+            else None
+        )
         worked = sum(one.worked for one in marked)
         done = sum(one.marks[-1]["stages"]["predict"]["windows"] for one in marked)
         return Summary(

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -17,10 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from perceiver_core.config import PerceiverConfig
 from pipelines import reader
 from pipelines.decoding import Decoder
-from pipelines.items import version_now
+from pipelines.originals import windows_again
 from pipelines.sink import Sink, committed
 from pipelines.sources import Source
-from pipelines.stages import CONTEXT
 from pipelines.storage import Storage, created
 from pipelines.tasks import Task
 from pipelines.tensors import to_numpy, unpack
@@ -163,15 +161,7 @@ def _spread(items: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
 
 def _frames(span: dict[str, Any], columns: pa.Schema, source: Source, decoder: Decoder) -> Frames:
     """The window's real frames, decoded again exactly as the model saw them."""
-    try:
-        changed = version_now(span["uri"]) != span["version"]
-    except FileNotFoundError:
-        raise LookupError("it is gone") from None
-    if changed:
-        raise LookupError("it has changed since")
-    with closing(source.reader()) as reading, reading.open(span) as opened:
-        found = decoder.windows(opened.files, span["info"], span["window"], span["window"] + 1)
-        [window] = (one for one in found if CONTEXT not in one.schema.names or not one[CONTEXT][0].as_py())
+    [window] = windows_again(span, span["window"], span["window"] + 1, source, decoder)
     frames: Frames = unpack(window["video"], columns.field("video").type)[0]  # T, H, W, 3
     return frames[: window["frames"][0].as_py()]
 

@@ -21,7 +21,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 _RATE = 48_000  # of the sound in the file, whatever the model's is
 _STEM_BYTES = 160  # file systems allow 255 for the whole name
-_H264 = {"crf": "18", "threads": "1"}  # one thread an item: items run beside each other
+_CRF = 18  # nearly all that the frames have
+_H264 = {"threads": "1"}  # one thread an item: items run beside each other
 _BT601 = (
     ColorPrimaries.SMPTE170M,
     ColorTrc.SMPTE170M,
@@ -50,9 +51,10 @@ def safe_stem(uri: str, item_id: str) -> str:
     return f"{stem or '_'}-{item_id}"
 
 
-def write_mp4(path: Path, shots: Iterable[Shot], fps: int, rate: int) -> None:
+def write_mp4(path: Path, shots: Iterable[Shot], fps: int, rate: int, crf: int = _CRF) -> None:
     """Encode the shots into one MP4 of `fps` frames a second, their sound sampled at `rate`; holds one at a time.
 
+    `crf` is H.264's: larger numbers make smaller files.
     There is sound if the first shot has some. An odd width or height gains a copy of its last column or row, for
     H.264's colours come in pairs of pixels.
     """
@@ -60,7 +62,7 @@ def write_mp4(path: Path, shots: Iterable[Shot], fps: int, rate: int) -> None:
     first = next(shots)
     height, width = (side + side % 2 for side in first.video.shape[1:3])
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
-        video = out.add_stream("libx264", rate=fps, options=_H264)
+        video = out.add_stream("libx264", rate=fps, options=_H264 | {"crf": str(crf)})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         _tag(video.codec_context)
         audio = _add_sound(out) if len(first.audio) else None

@@ -76,6 +76,31 @@ def write_videos(
         )
 
 
+def shots(windows: Iterable[pa.Table], samples_per_frame: int) -> Iterator[Shot]:
+    """Windows of an item that follow each other, as they are shown: each frame once, also where they overlap.
+
+    Of tiles, whole frames, each a shot of its own.
+    """
+    reached = 0
+    for start_time, together in groupby(windows, lambda row: row["start_time"][0].as_py()):
+        rows = list(together)  # one, or all tiles of a time
+        frames, samples = (rows[0][name][0].as_py() for name in ("frames", "samples"))
+        begin = round(start_time * FPS)
+        new = max(0, reached - begin)  # the first frame that the window before did not have
+        sound = (
+            to_numpy(rows[0], "audio")[0, new * samples_per_frame : samples]
+            if samples
+            else np.empty(0, np.float32)
+        )
+        if _TILE[0] in rows[0].column_names:
+            for picture in islice(_pasted(rows), frames):  # whole frames are large: one at a time
+                yield Shot(picture[None], sound)
+                sound = sound[:0]
+        else:
+            yield Shot(_picture(rows[0])[new:frames], sound)
+        reached = begin + frames
+
+
 def _videos(plan: pa.Table, sink: Sink) -> Iterator[tuple[str, _Video]]:
     """Every item's video, by item; an item's spans follow each other in the plan."""
     spans = plan.select(["item_id", "uri", "stop"]).to_pylist()
@@ -103,35 +128,12 @@ def _write_one(video: _Video, windows: Iterable[pa.Table], sink: Sink, stop: Eve
     rate = types["audio"].shape[0] * FPS // types["video"].shape[0]
     with created(sink.storage, video.path) as draft:
         try:
-            write_mp4(draft, _shots(video, windows, rate // FPS, stop), FPS, rate)
+            write_mp4(draft, shots(_in_order(video, windows, stop), rate // FPS), FPS, rate)
         except av.FFmpegError as error:
             raise OutputError(
                 f"{sink.storage.where(video.path)} could not be written: {error}. Make room if the disk is full, "
                 "then run the job again to resume."
             ) from error
-
-
-def _shots(video: _Video, windows: Iterable[pa.Table], samples_per_frame: int, stop: Event) -> Iterator[Shot]:
-    """The item's windows as they are shown: each frame once, also where windows overlap; of tiles, whole frames."""
-    reached = 0
-    in_order = _in_order(video, windows, stop)
-    for start_time, together in groupby(in_order, lambda row: row["start_time"][0].as_py()):
-        rows = list(together)  # one, or all tiles of a time
-        frames, samples = (rows[0][name][0].as_py() for name in ("frames", "samples"))
-        begin = round(start_time * FPS)
-        new = reached - begin  # the first frame that the window before did not have
-        sound = (
-            to_numpy(rows[0], "audio")[0, new * samples_per_frame : samples]
-            if samples
-            else np.empty(0, np.float32)
-        )
-        if _TILE[0] in rows[0].column_names:
-            for picture in islice(_pasted(rows), frames):  # whole frames are large: one at a time
-                yield Shot(picture[None], sound)
-                sound = sound[:0]
-        else:
-            yield Shot(_picture(rows[0])[new:frames], sound)
-        reached = begin + frames
 
 
 def _in_order(video: _Video, windows: Iterable[pa.Table], stop: Event) -> Iterator[pa.Table]:

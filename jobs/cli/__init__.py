@@ -12,6 +12,7 @@ from jobs.cli.list import list_runs
 from jobs.cli.logs import logs
 from jobs.cli.models import models
 from jobs.cli.plan import plan
+from jobs.cli.report import report
 from jobs.cli.resume import resume
 from jobs.cli.retry import retry
 from jobs.cli.run import run
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 for verb in (
-    init, plan, run, submit, list_runs, status, attach, logs, stop, resume,
+    init, plan, run, submit, list_runs, status, report, attach, logs, stop, resume,
     schedule, tick, scheduler, errors, retry, gc, doctor, tasks, models, schema, cluster,
 ):  # fmt: skip
     main.add_command(verb)

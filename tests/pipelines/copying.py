@@ -46,7 +46,7 @@ class ModelLess(Predict):
     def __init__(self, task: MultimodalAutoencoding, config: PerceiverConfig) -> None:
         self.task, self.plan, self.meter = task, ModelPlan("", "float32", 4, 1), SilentMeter()
         self.kept = pa.schema([])
-        self.model = SimpleNamespace(config=config)
+        self.model = SimpleNamespace(config=config, device="cpu")
 
 
 @dataclass(frozen=True)

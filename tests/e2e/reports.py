@@ -1,0 +1,127 @@
+"""Runs of every task, by `perceive`, that reports are made of: each is made once, when it is first asked for."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from tests.clips import moving, write_clip
+from tests.conftest import save_tiny
+from tests.e2e.command import kill_tree, perceive, start, wait_for, write_job
+from tests.pipelines.staging import save_head
+from tests.pipelines.tasks.tiny import FOURIER, save_class
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TEXTS = {
+    "walrus": "“The time has [MASK][MASK][MASK][MASK],” the Walrus said, “to talk of [MASK][MASK][MASK][MASK] things: "
+    "of shoes, and ships, and sealing-wax, of cabbages and kings.” " * 2,
+    "männlein": "Ein Männlein steht im W[MASK]lde ganz still und stumm.",
+    "tags": "<script>alert('[MASK]')</script> & \"quotes\" [MASK]",
+    "nothing": "There is nothing to fill in.",
+}
+
+
+class Reports:
+    """The reports, by what they are of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: dict[str, Path] = {}
+
+    def of(self, name: str) -> Path:
+        """A run's report.html."""
+        if name not in self._made:
+            folder = self.folder / name
+            folder.mkdir()
+            MAKERS[name](self, folder)
+            self._made[name] = reported(folder)
+        return self._made[name]
+
+
+def reported(folder: Path) -> Path:
+    done = perceive("report", folder / "out", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(json.loads(done.stdout)["report"])
+
+
+def ran(job: Path, *arguments: str, code: int = 0) -> None:
+    done = perceive("run", job, *arguments)
+    assert done.returncode == code, done.stderr
+
+
+def _demo(reports: Reports, folder: Path, job: str = "reconstruct.yaml") -> None:
+    ran(EXAMPLES / job, "-o", f"output.uri={folder / 'out'}")
+
+
+def _of_demo(reports: Reports, folder: Path, task: str, media: Path, **changes: Any) -> None:
+    ran(write_job(folder, media, Path("demo"), task=task, **{"options": {}, "compute": {}} | changes))
+
+
+def _decode(reports: Reports, folder: Path) -> None:
+    table = reports.of("latents").parents[2] / "data"
+    _of_demo(reports, folder, "decode", table, options={"top_k": 3})
+
+
+def _resumed(reports: Reports, folder: Path) -> None:
+    """Killed with all that belongs to it when something was committed, and run again; MP4s alone are left of it."""
+    media = folder / "media"
+    media.mkdir()
+    for n in range(6):
+        write_clip(media / f"{n}.mp4", frames=40 + n, size=(64, 48), audio_codec="aac")
+    job = write_job(
+        folder, media, save_tiny(folder / "tiny"), options={"top_k": 2, "video": "mp4"}, name="resumed"
+    )
+    run = start("run", job)
+    wait_for(lambda: list((folder / "out").glob("runs/*/parts/*")), run)
+    kill_tree(run)
+    ran(job)
+
+
+def _images(reports: Reports, folder: Path) -> None:
+    images = folder / "images"
+    images.mkdir()
+    for n in range(5):
+        PIL.Image.fromarray(moving(4 * n, 90 + 10 * n, 80)).save(images / f"{n}.png")
+    PIL.Image.fromarray(np.zeros((10, 10), np.uint8)).save(images / "black.png")
+    checkpoint = save_class(FOURIER, folder / "tiny")
+    ran(write_job(folder, images, checkpoint, task="image-classification", options={"top_k": 3}))
+
+
+def _flow(reports: Reports, folder: Path) -> None:
+    media = folder / "media"
+    media.mkdir()
+    write_clip(media / "wide.mp4", frames=6, size=(96, 48))
+    write_clip(media / "small.webm", frames=3, size=(32, 24), codec="libvpx-vp9")
+    checkpoint = save_head(folder / "tiny", "PerceiverForOpticalFlow")
+    ran(write_job(folder, media, checkpoint, task="optical-flow", options={"overlap": 8}))
+
+
+def _texts(reports: Reports, folder: Path, task: str, head: str, **options: Any) -> None:
+    """With one that can't be read, named like an attack."""
+    texts = folder / "texts"
+    texts.mkdir()
+    for name, text in TEXTS.items():
+        (texts / f"{name}.txt").write_text(text, encoding="utf-8")
+    (texts / '"><img src=x onerror=alert(1)>.txt').write_bytes(b"na\xefve")
+    checkpoint = save_head(folder / "tiny", head)
+    ran(
+        write_job(folder, texts, checkpoint, task=task, options={"overlap": 20} | options, name="texts"),
+        code=3,
+    )
+
+
+MAKERS: dict[str, Callable[[Reports, Path], None]] = {
+    "demo": _demo,
+    "resumed": _resumed,
+    "errors": partial(_texts, task="text-classification", head="PerceiverForSequenceClassification", top_k=3),
+    "video-classification": partial(_demo, job="label.yaml"),
+    "image-classification": _images,
+    "optical-flow": _flow,
+    "masked-lm": partial(_texts, task="masked-lm", head="PerceiverForMaskedLM", top_k=3),
+    "latents": partial(_of_demo, task="latents", media=EXAMPLES / "media"),
+    "decode": _decode,
+}
