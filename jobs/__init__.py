@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.attempt import RunResult as RunResult
+    from jobs.comparing.comparison import Comparison as Comparison
     from jobs.estimate import Plan as Plan
+    from jobs.library import compare as compare
     from jobs.library import plan as plan
     from jobs.library import resume as resume
     from jobs.library import run as run
@@ -17,13 +19,16 @@ if TYPE_CHECKING:
 
 #: Looked up when it is asked for: the command line is below this package, and its help loads nothing of it.
 _HOMES = {
+    "Comparison": "jobs.comparing.comparison",
     "Job": "jobs.spec",
     "Plan": "jobs.estimate",
     "Run": "jobs.store",
     "RunResult": "jobs.attempt",
-    **dict.fromkeys(("plan", "resume", "run", "status", "stop", "submit"), "jobs.library"),
+    **dict.fromkeys(("compare", "plan", "resume", "run", "status", "stop", "submit"), "jobs.library"),
 }
-__all__ = ["Job", "Plan", "Run", "RunResult", "plan", "resume", "run", "status", "stop", "submit"]
+__all__ = [
+    "Comparison", "Job", "Plan", "Run", "RunResult", "compare", "plan", "resume", "run", "status", "stop", "submit",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

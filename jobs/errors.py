@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from cluster.errors import ClusterError
 from jobs.budget import ErrorBudgetError
+from jobs.comparing.comparison import ComparisonError
 from jobs.exit_codes import BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED
 from jobs.lease import LeaseError, LeaseLostError
 from jobs.scheduling.alerts import WebhookBusyError, WebhookError
@@ -29,6 +30,7 @@ from pipelines.watchdog import StalledError
 
 __all__ = [
     "CheckpointError",
+    "ComparisonError",
     "DeadlyShardError",
     "DecoderError",
     "DeviceError",
@@ -65,6 +67,7 @@ _OF_THE_JOB = (
     SecretError,
     UnknownRunError,
     UnknownScheduleError,
+    ComparisonError,
 )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from jobs.attempt import RunResult, run_job
+from jobs.comparing.compare import compare as compared
+from jobs.comparing.comparison import Comparison
 from jobs.estimate import Plan
 from jobs.estimate import plan as planned
 from jobs.finding import find, refreshed
@@ -77,3 +79,19 @@ def resume(name: str, target: str) -> Run:
     """Hand a run that is not done to a target again."""
     store = user_store()
     return resubmit(find(name, store), target, store, Quiet())[0]
+
+
+def compare(
+    a: str,
+    b: str,
+    *,
+    examples: int = 5,
+    limit: int | None = None,
+    progress: Progress = Quiet(),  # noqa: B008  # has no state
+) -> Comparison:
+    """How two outputs of one task differ, over the items that both have: A against B.
+
+    Each is an output's folder or URI, whose newest table it is, or a run: OUTPUT/runs/<run-id>, or its id. Of all that
+    is named, there are so many `examples`; `limit` compares only so many items, A's first. Raises ComparisonError.
+    """
+    return compared(a, b, user_store().find, progress, examples, limit)

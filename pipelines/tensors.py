@@ -143,5 +143,9 @@ def _size(type: pa.FixedShapeTensorType) -> int:
 
 def type_name(type: pa.DataType) -> str:
     """A column's type as it is shown: a tensor's with its shape."""
-    name = f"{type.value_type} {list(type.shape)}" if is_tensor(type) else str(type).replace("item: ", "")
+    name = (
+        f"{type.value_type} {list(type.shape)}"
+        if is_tensor(type)
+        else re.sub(r"\b(item|element): ", "", str(type))
+    )
     return re.sub(r"\bfloat\b", "float32", re.sub(r"\bdouble\b", "float64", name))

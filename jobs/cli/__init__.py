@@ -4,6 +4,7 @@ import click
 
 from jobs.cli.attach import attach
 from jobs.cli.cluster import cluster
+from jobs.cli.compare import compare
 from jobs.cli.doctor import doctor
 from jobs.cli.errors import errors
 from jobs.cli.gc import gc
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 for verb in (
-    init, plan, run, submit, list_runs, status, report, attach, logs, stop, resume,
+    init, plan, run, submit, list_runs, status, report, compare, attach, logs, stop, resume,
     schedule, tick, scheduler, errors, retry, gc, doctor, tasks, models, schema, cluster,
 ):  # fmt: skip
     main.add_command(verb)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from jobs.cli import main
-from jobs.exit_codes import BAD_SPEC, BUDGET_EXCEEDED, FAILED, INTERRUPTED
+from jobs.exit_codes import BAD_SPEC, BUDGET_EXCEEDED, DIFFERS, FAILED, INTERRUPTED
 
 FILE = Path(__file__).parent / "REFERENCE.md"
 _CODES = {
@@ -15,6 +15,7 @@ _CODES = {
     3: "done, with quarantined items",
     BUDGET_EXCEEDED: "more items failed than the job allows",
     FAILED: "failed; run it again to resume",
+    DIFFERS: "of perceive compare: the two outputs differ by more than is allowed",
     INTERRUPTED: "interrupted; run it again to resume",
 }
 

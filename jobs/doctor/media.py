@@ -21,6 +21,7 @@ from pipelines.media.images import decode_image
 from pipelines.media.info import probe
 from pipelines.media.windows import WindowShape, read_windows
 from pipelines.mp4 import Shot, write_mp4
+from pipelines.psnr import psnr
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 
 #: What else videos come in, each with the decoders that do it: FFmpeg's own `av1` needs a GPU's help.
@@ -79,8 +80,7 @@ def _there_and_back() -> Check:
 
 
 def _decibels(got: np.ndarray, sent: np.ndarray, peak: float) -> float:
-    error = float(np.mean(np.square(got - sent)))
-    return 99.0 if error == 0 else 10 * float(np.log10(peak * peak / error))
+    return min(99.0, psnr(float(np.mean(np.square(got - sent))), peak))
 
 
 def decoders(wanted: Mapping[str, tuple[str, ...]] = OTHERS) -> Check:
