@@ -114,8 +114,9 @@ class _Row:
 
     def psnrs(self) -> Iterator[tuple[str, str]]:
         for column, name in (("video_psnr", "PSNR"), ("audio_psnr", "PSNR of the sound")):
-            if self.value(column) is not None:
-                yield name, f"{self.value(column):.1f} dB"
+            value = self.value(column)
+            if value is not None:
+                yield name, "the same to the last bit" if value == np.inf else f"{value:.1f} dB"
 
 
 def _clips(row: _Row, originals: Originals, most: int) -> tuple[Card, Seen] | None:
