@@ -144,7 +144,7 @@ def measure(
         by=scan.by,
         best=scan.best.picked(),
         worst=scan.worst.picked(),
-        random=scan.random.picked(),
+        random=_by_items(scan.random.picked(), scan.rows_by_chance.picked()),
     )
 
 
@@ -213,6 +213,7 @@ class _Scan:
         self.labels: Counter[str] = Counter()
         self.by: str | None = None
         self.best, self.worst, self.random = _Top(count), _Top(count), _Top(3 * count)
+        self.rows_by_chance = _Top(3 * count, by_item=False)
         self._generator = random
 
     def part(self, name: str, batches: Sequence[pa.RecordBatch]) -> None:
@@ -224,7 +225,8 @@ class _Scan:
                 self.best.add(-values, values, places)
                 self.worst.add(values, values, places)
             chance = self._generator.random(batch.num_rows)
-            self.random.add(chance, chance if values is None else values, places)
+            for top in (self.random, self.rows_by_chance):
+                top.add(chance, chance if values is None else values, places)
             first += batch.num_rows
         self.rows += first
 
@@ -289,21 +291,27 @@ class _Places:
 
 
 class _Top:
-    """The rows with the smallest keys, of each item its smallest."""
+    """The rows with the smallest keys, of each item its smallest alone unless it is not `by_item`."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._kept: dict[str, tuple[float, Picked]] = {}
+    def __init__(self, count: int, by_item: bool = True) -> None:
+        self._count, self._by_item = count, by_item
+        self._kept: dict[Any, tuple[float, Picked]] = {}
 
     def add(self, keys: Values, values: Values, places: _Places) -> None:
         items = places.batch["item_id"].dictionary_encode()
         order = np.argsort(keys, kind="stable")  # what is no number is last
-        _, firsts = np.unique(items.indices.to_numpy()[order], return_index=True)
-        for row in order[np.sort(firsts)[: self._count]].tolist():
+        if self._by_item:
+            _, firsts = np.unique(items.indices.to_numpy()[order], return_index=True)
+            order = order[np.sort(firsts)]
+        for row in order[: self._count].tolist():
             key = float(keys[row])
             if np.isnan(key):
                 break
-            item = items.dictionary[items.indices[row].as_py()].as_py()
+            item = (
+                items.dictionary[items.indices[row].as_py()].as_py()
+                if self._by_item
+                else (places.part, places.first + row)
+            )
             if item in self._kept and self._kept[item][0] <= key:
                 continue
             self._kept[item] = key, places.picked(row, float(values[row]))
@@ -312,6 +320,13 @@ class _Top:
 
     def picked(self) -> tuple[Picked, ...]:
         return tuple(picked for _, picked in sorted(self._kept.values(), key=lambda one: one[0]))
+
+
+def _by_items(of_items: Sequence[Picked], of_rows: Sequence[Picked]) -> tuple[Picked, ...]:
+    """Rows of an item each; where items are few, more of their rows."""
+    known = {(one.part, one.row) for one in of_items}
+    more = [one for one in of_rows if (one.part, one.row) not in known]
+    return (*of_items, *more)[: max(len(of_items), len(of_rows))]
 
 
 def _read(storage: Storage, name: str) -> list[pa.RecordBatch]:

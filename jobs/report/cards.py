@@ -114,8 +114,9 @@ class _Row:
 
     def psnrs(self) -> Iterator[tuple[str, str]]:
         for column, name in (("video_psnr", "PSNR"), ("audio_psnr", "PSNR of the sound")):
-            if self.value(column) is not None:
-                yield name, f"{self.value(column):.1f} dB"
+            value = self.value(column)
+            if value is not None:
+                yield name, "the same to the last bit" if value == np.inf else f"{value:.1f} dB"
 
 
 def _clips(row: _Row, originals: Originals, most: int) -> tuple[Card, Seen] | None:
@@ -146,33 +147,51 @@ def _both(row: _Row, originals: Originals) -> tuple[list[pa.Table], Iterator[Sho
     """The source's windows around this one, the shots of what was made of them, and the rates of their sounds."""
     picked = row.picked
     assert picked.window is not None
-    span = originals.span(picked)
     tiles = _tiles(row.table, originals)
     times = max(1, min(_TIMES, _TILES // tiles))
-    at = picked.window // tiles
-    last = max(0, (span["stop"] - 1) // tiles - times + 1)
-    first_time = max(span["first"] // tiles, min(at - times // 2, last))
-    first, stop = max(span["first"], first_time * tiles), min(span["stop"], (first_time + times) * tiles)
-    rows = _whole([as_rows(one, originals.columns) for one in originals.windows(picked, first, stop)])
-    rate = _rate(rows[0])
+    begin, end = originals.stretch(picked)
+    last = max(0, (end - 1) // tiles - times + 1)
+    first_time = max(-(-begin // tiles), min(picked.window // tiles - times // 2, last))
+    first, stop = first_time * tiles, min(end, (first_time + times) * tiles)
+    made: list[pa.Table] = []
     if "video" in row.table.column_names:
-        made = _whole(list(_rows_of(row, first, stop)))
+        made = _whole(_unbroken(list(_rows_of(row, originals, first, stop)), picked.window))
+        first, stop = made[0]["window"][0].as_py(), made[-1]["window"][0].as_py() + 1
+    rows = [as_rows(one, originals.columns) for one in originals.windows(picked, first, stop)]
+    rate = _rate(rows[0])
+    if made:
         return rows, shots(made, rate // FPS), (rate, rate)
     file: BinaryIO = row.storage.open(row.value("mp4"))
     start = rows[0]["start_time"][0].as_py()
-    end = rows[-1]["start_time"][0].as_py() + rows[-1]["frames"][0].as_py() / FPS
-    shown, sound_rate = excerpts.shots_of_mp4(file, start, end - start)
-    return rows, shown, (rate, sound_rate)
+    end_time = rows[-1]["start_time"][0].as_py() + rows[-1]["frames"][0].as_py() / FPS
+    shown, sound_rate = excerpts.shots_of_mp4(file, start, end_time - start)
+    return _whole(rows), shown, (rate, sound_rate)
 
 
-def _rows_of(row: _Row, first: int, stop: int) -> Iterator[pa.Table]:
-    """The windows [first, stop) of the row's item, of its part."""
-    for one in reader.rows(row.storage, row.picked.part, row.table.column_names):
-        window = one["window"][0].as_py()
-        if one["item_id"][0].as_py() == row.picked.item_id and first <= window < stop:
-            yield one
-            if window == stop - 1:
-                return
+def _rows_of(row: _Row, originals: Originals, first: int, stop: int) -> Iterator[pa.Table]:
+    """The windows [first, stop) of the row's item, of all parts that are there."""
+    for part in originals.parts(row.picked, first, stop):
+        if part != row.picked.part and not row.storage.exists(part):  # of a run that isn't done
+            continue
+        for one in reader.rows(row.storage, part, row.table.column_names):
+            window = one["window"][0].as_py()
+            if one["item_id"][0].as_py() == row.picked.item_id and first <= window < stop:
+                yield one
+                if window == stop - 1:
+                    return
+
+
+def _unbroken(rows: list[pa.Table], window: int) -> list[pa.Table]:
+    """Those that follow each other, around this window: others may be in quarantine, or not done yet."""
+    kept: list[pa.Table] = []
+    for row in rows:
+        number = row["window"][0].as_py()
+        if kept and number != kept[-1]["window"][0].as_py() + 1:
+            if number > window:
+                break
+            kept = []
+        kept.append(row)
+    return kept
 
 
 def _tiles(row: pa.Table, originals: Originals) -> int:
@@ -204,7 +223,7 @@ def _whole(rows: list[pa.Table]) -> list[pa.Table]:
             kept += waiting
             waiting = []
     if not kept:
-        raise LookupError("the tiles of its frames lie in several parts")
+        raise LookupError("no frame of it has all of its tiles")
     return kept
 
 
@@ -338,12 +357,17 @@ def _pieces(text: bytes, marked: set[int]) -> list[tuple[str, bool]]:
         pieces[0] = f"…{pieces[0][0][-_BEFORE:]}", False
     kept: list[tuple[str, bool]] = []
     room = _TEXT
-    for piece, mark in pieces:
+    for piece, mark in ((_seen(piece) if mark else piece, mark) for piece, mark in pieces):
         if room <= 0:
             break
         kept.append((piece if len(piece) <= room else f"{piece[:room]}…", mark))
         room -= len(piece)
     return kept
+
+
+def _seen(filled: str) -> str:
+    """What was filled in may be space, which is seen here."""
+    return filled.translate({10: "⏎", 13: "⏎", 9: "⇥", 32: "␣"})
 
 
 def _is_text(data: bytes) -> bool:

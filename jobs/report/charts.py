@@ -17,7 +17,7 @@ Format = Callable[[float], str]
 
 _WIDTH, _HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 26
-_BARS = 24  # of a histogram, at most
+_BARS, _FEWEST = 24, 9  # of a histogram
 _ROW = 34  # of a bar with its name above it
 _NAME = 46  # characters of it
 
@@ -49,11 +49,15 @@ def lines(
     y: tuple[str, Format],
     *,
     area: bool = False,
+    whole: bool = False,
 ) -> Chart:
-    """Lines over one axis from 0 on, each of its own dashes; with `area` what is below them is shaded."""
+    """Lines over one axis from 0 on, each of its own dashes; with `area` what is below them is shaded.
+
+    `whole` values have no ticks between them.
+    """
     points = [point for one in series for point in one.points if point]
     most_x = max((point[0] for point in points), default=0) or 1.0
-    top = _ticks(max((point[1] for point in points), default=0))
+    top = _ticks(max((point[1] for point in points), default=0), whole)
     place = _Place(most_x, top[-1], top=_TOP + 14 if len(series) > 1 else _TOP)
     pieces = [_grid(place, top, y[1]), _times(place, most_x, x[1])]
     for number, one in enumerate(series):
@@ -104,7 +108,10 @@ def histogram(title: str, says: str, spread: Histogram, unit: str, what: str, di
     def number(value: float) -> str:
         return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
 
-    pieces = [_grid(place, top, lambda value: f"{value:,.0f}"), _values(place, low, high, number, unit)]
+    pieces = [
+        _grid(place, top, lambda value: f"{value:,.0f}"),
+        _values(place, (low, low + len(counts) // 2 * width, high), number, unit),
+    ]
     for at, count in enumerate(counts):
         if count:
             begin, end = place.x(low + at * width), place.x(low + (at + 1) * width)
@@ -137,7 +144,7 @@ def histogram(title: str, says: str, spread: Histogram, unit: str, what: str, di
 
 
 def rebinned(spread: Histogram) -> tuple[float, float, list[int]]:
-    """The part of a histogram that has values, in at most 24 bins: from, to, and how many are in each."""
+    """The part of a histogram that has values, in 9 to 24 bins: from, to, and how many are in each."""
     there = spread.counts.nonzero()[0]
     if not len(there):
         return spread.low, spread.high, []
@@ -145,6 +152,11 @@ def rebinned(spread: Histogram) -> tuple[float, float, list[int]]:
     steps = (part * 10**power for power in range(9) for part in (1, 2, 4, 5))
     step = next(step for step in steps if -(-last // step) - first // step <= _BARS)
     first = first // step * step  # so that bins begin at round numbers
+    more = _FEWEST - -(-(last - first) // step)
+    if more > 0:  # a value alone would be a wall
+        first = max(0, first - more // 2 * step)
+        last = min(spread.bins, first + _FEWEST * step)
+        first = max(0, last - _FEWEST * step)
     width = (spread.high - spread.low) / spread.bins
     counts = [int(spread.counts[at : at + step].sum()) for at in range(first, last, step)]
     return spread.low + first * width, spread.low + (first + step * len(counts)) * width, counts
@@ -193,9 +205,11 @@ def _times(place: _Place, most: float, words: Format) -> Markup:
     return _below([(0.0, "start"), (most / 2, "middle"), (most, "end")], place, words)
 
 
-def _values(place: _Place, low: float, high: float, words: Format, unit: str) -> Markup:
-    ends = [(low, "start"), ((low + high) / 2, "middle"), (high, "end")]
-    return _below(ends, place, lambda value: f"{words(value)} {unit if value == high else ''}".strip())
+def _values(place: _Place, edges: tuple[float, float, float], words: Format, unit: str) -> Markup:
+    """What the axis below begins with, has near its middle, and ends with."""
+    last = edges[-1]
+    ends = list(zip(edges, ("start", "middle", "end"), strict=True))
+    return _below(ends, place, lambda value: f"{words(value)} {unit if value == last else ''}".strip())
 
 
 def _below(places: Sequence[tuple[float, str]], place: _Place, words: Format) -> Markup:

@@ -109,8 +109,8 @@ def _outcome(summary: Summary, state: State, message: str) -> Outcome:
             made = "going", word, f"The model has done {reached}."
         case "done" if summary.quarantined:
             count = summary.quarantined if summary.items_quarantined is None else summary.items_quarantined
-            are = "item is" if count == 1 else "items are"
-            said = f"{count:,} of {summary.items:,} {are} not whole in the table."
+            items = f"{summary.items:,} item{'s' * (summary.items != 1)}"
+            said = f"{count:,} of {items} {'is' if count == 1 else 'are'} not whole in the table."
             made = "part", "Done, with quarantined items", said
         case "done":
             made = "done", "Done", "Every item is in the table."
@@ -250,14 +250,25 @@ def _time(summary: Summary) -> list[Chart]:
     if len(points) > 1:
         so_far = Series("windows", _with_gaps(points, lambda point: point.windows))
         says = f"{summary.windows:,} of {summary.total:,} that the run has, by the time since it began."
-        made.append(charts.lines("Windows done", says, [so_far], _SECONDS, ("windows", _number), area=True))
+        made.append(
+            charts.lines(
+                "Windows done", says, [so_far], _SECONDS, ("windows", _number), area=True, whole=True
+            )
+        )
         queues = [
             Series(f"for {stage}", _with_gaps(points, lambda point, stage=stage: point.queues.get(stage, 0)))
             for stage in STAGES
         ]
         longest = ", ".join(f"{one.queue_most:,} for {stage}" for stage, one in summary.stages.items())
         made.append(
-            charts.lines("Windows that wait", f"At most: {longest}.", queues, _SECONDS, ("windows", _number))
+            charts.lines(
+                "Windows that wait",
+                f"At most: {longest}.",
+                queues,
+                _SECONDS,
+                ("windows", _number),
+                whole=True,
+            )
         )
         memory = [point.memory for point in points if point.memory is not None]
         if memory:
@@ -339,7 +350,8 @@ def _labels(quality: Quality) -> Chart:
     all_of_them = sum(quality.labels.values())
     rows = [(name, float(count), f"{count:,} ({percent(count / all_of_them)})") for name, count in shown]
     more = len(quality.labels) - len(shown)
-    says = f"How many rows have each as their likeliest. {len(quality.labels):,} labels occur"
+    occur = "One label occurs" if len(quality.labels) == 1 else f"{len(quality.labels):,} labels occur"
+    says = f"How many rows have each as their likeliest. {occur}"
     says += f"; the {len(shown)} most frequent are shown" if more > 0 else ""
     says += f"; {quality.unlabelled:,} rows have none above the threshold" if quality.unlabelled else ""
     return charts.bars("Labels", f"{says}.", rows, ("label", "rows"), float(most))

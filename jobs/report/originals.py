@@ -46,6 +46,27 @@ class Originals:
                 return one
         raise LookupError("the run's plan doesn't have it")
 
+    def stretch(self, picked: Picked) -> tuple[int, int]:
+        """Which of its item's windows the run's plan has, around the one that was picked."""
+        span = self.span(picked)
+        first, stop = span["first"], span["stop"]
+        for one in self._spans[picked.item_id]:  # in order
+            if one["first"] == stop:
+                stop = one["stop"]
+        for one in reversed(self._spans[picked.item_id]):
+            if one["stop"] == first:
+                first = one["first"]
+        return first, stop
+
+    def parts(self, picked: Picked, first: int, stop: int) -> list[str]:
+        """The parts that hold these windows of its item; of a table whose parts are shards."""
+        stem, _, rest = picked.part.rpartition("-")
+        format = rest.partition(".")[2]
+        shards = [
+            one["shard"] for one in self._spans[picked.item_id] if one["first"] < stop and one["stop"] > first
+        ]
+        return [f"{stem}-{shard:08d}.{format}" for shard in sorted({*shards})]
+
     def windows(self, picked: Picked, first: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Some windows of its item. Raises LookupError, and whatever a stranger's file does."""
         yield from windows_again(self.span(picked), first, stop, self._source, self._decoder)

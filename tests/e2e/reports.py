@@ -10,7 +10,6 @@ import numpy as np
 import PIL.Image
 
 from tests.clips import moving, write_clip
-from tests.conftest import save_tiny
 from tests.e2e.command import kill_tree, perceive, start, wait_for, write_job
 from tests.pipelines.staging import save_head
 from tests.pipelines.tasks.tiny import FOURIER, save_class
@@ -68,13 +67,8 @@ def _decode(reports: Reports, folder: Path) -> None:
 
 def _resumed(reports: Reports, folder: Path) -> None:
     """Killed with all that belongs to it when something was committed, and run again; MP4s alone are left of it."""
-    media = folder / "media"
-    media.mkdir()
-    for n in range(6):
-        write_clip(media / f"{n}.mp4", frames=40 + n, size=(64, 48), audio_codec="aac")
-    job = write_job(
-        folder, media, save_tiny(folder / "tiny"), options={"top_k": 2, "video": "mp4"}, name="resumed"
-    )
+    changes: dict[str, Any] = {"options": {"top_k": 2, "video": "mp4"}, "compute": {"shard_windows": 2}}
+    job = write_job(folder, EXAMPLES / "media", Path("demo"), name="resumed", **changes)
     run = start("run", job)
     wait_for(lambda: list((folder / "out").glob("runs/*/parts/*")), run)
     kill_tree(run)

@@ -117,6 +117,18 @@ def test_it_opens_and_fits(reports: Reports, shown: Any, tmp_path: Path, name: s
         page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
 
 
+def test_what_was_killed_and_resumed_is_told_and_its_mp4s_are_beside_their_sources(
+    reports: Reports, shown: Any
+) -> None:
+    page = shown(reports.of("resumed"))
+    attempts = page.get_by_role("table", name="The run's attempts")
+    assert attempts.get_by_role("cell", name="killed").count() == 1
+    assert attempts.get_by_role("cell", name="done").count() == 1
+    alike = [float(one) for one in page.locator("dt:text-is('SSIM') + dd").all_inner_texts()]
+    assert len(alike) == len(page.locator(".plays").all()) > 6
+    assert min(alike) > 0.75  # a frame too early or late, and moving bars are no more alike
+
+
 @pytest.mark.parametrize("look", ["light", "dark"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_everybody_can_read_it(reports: Reports, shown: Any, name: str, look: str) -> None:

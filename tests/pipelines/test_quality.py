@@ -172,6 +172,10 @@ def test_rows_that_say_nothing_are_chosen_by_chance_the_same_each_time(tmp_path:
     assert (found.by, found.best, found.worst, found.spreads) == (None, (), (), {})
     assert len(found.random) == 6
     assert len({picked.item_id for picked in found.random}) == 6
+    # Where items are few, more rows of each.
+    few = measured(tmp_path, [written(tmp_path, "b", columns("aaaabbbb"), "parquet")])
+    assert [picked.item_id for picked in few.random[:2]] in (["a", "b"], ["b", "a"])
+    assert len({picked.row for picked in few.random}) == len(few.random) == 6
     assert found == measured(tmp_path, [part])
 
 

@@ -98,8 +98,7 @@ def test_bins_are_few_round_and_lose_nothing(values: list[float]) -> None:
     assert 0 < len(counts) <= 24
     assert 0 <= low <= min(values) + 1e-9
     assert high + 1e-9 >= max(values)
-    assert counts[0]
-    assert counts[-1]
+    assert len(counts) >= 9
     width = (high - low) / len(counts)
     assert width == pytest.approx(round(width, 2))
     assert low / width == pytest.approx(round(low / width), abs=1e-6)

@@ -19,7 +19,7 @@ from tests.jobs.report.pages import attempt, page, quality, summary
     [
         ("done", {}, "", "done", "Done", "Every item is in the table."),
         ("done", {"quarantined": 3, "items_quarantined": 1}, "", "part", "Done, with quarantined items",
-         "1 of 40 item is not whole in the table."),
+         "1 of 40 items is not whole in the table."),
         ("failed", {}, "The disk is full.", "failed", "Failed", "The disk is full."),
         ("stopped", {"windows": 10}, "Somebody stopped it.", "stopped", "Stopped",
          "Somebody stopped it. The model had done 10 of 40 windows (25%)."),
