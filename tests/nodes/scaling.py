@@ -22,6 +22,7 @@ _NONE: dict[str, Any] = {
     **{name: [] for name in ("head_start_ray_commands", "worker_start_ray_commands")},
     "file_mounts_sync_continuously": False,
 }
+_HEAD = "ray.head.default"  # the provider's own name
 _MODULE = "ray.autoscaler._private.fake_multi_node.node_provider"
 
 
@@ -36,7 +37,7 @@ class Scaling:
         config = Path(self.folder, "autoscaler.json")
         nodes = {"CPU": 2, "object_store_memory": 128 << 20}
         kinds = {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            _HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "cpu": {"resources": nodes, "node_config": {}, "min_workers": least, "max_workers": most},
         }
         provider = {
@@ -48,7 +49,7 @@ class Scaling:
         }
         about = {
             "cluster_name": "scaling", "max_workers": most, "idle_timeout_minutes": 0.15, "upscaling_speed": 10,
-            "provider": provider, "available_node_types": kinds, "head_node_type": "head",
+            "provider": provider, "available_node_types": kinds, "head_node_type": _HEAD,
         }  # fmt: skip
         config.write_text(json.dumps(about | _NONE))
         environment = {

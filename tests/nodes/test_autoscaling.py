@@ -40,7 +40,7 @@ def workers_alive() -> int:
 
 def test_nodes_come_while_there_is_work_and_go_after_it(tmp_path: Path) -> None:
     work = Work(tmp_path, save_head(tmp_path / "model", "PerceiverForSequenceClassification"), texts=60)
-    work.set_pace(1.5)
+    work.set_pace(1.0)
     job = work.job("scaled")
     workers = {"cpus": 2, "min_replicas": 1, "max_replicas": 3}
     kubernetes = {"image": f"registry.example/perceiver-batch@sha256:{'0' * 64}", "cpu_workers": workers}
