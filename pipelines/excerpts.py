@@ -2,12 +2,12 @@
 
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import av
 import numpy as np
@@ -69,15 +69,18 @@ def compared(
     return clips[0], clips[1], alike
 
 
-def shots_of_mp4(file: BinaryIO, start: float, seconds: float) -> tuple[Iterator[Shot], int]:
-    """So much of one of a run's own MP4s, a frame a shot and the sound with the first one; and the sound's rate."""
+def shots_of_mp4(opened: Callable[[], Any], start: float, seconds: float) -> tuple[Iterator[Shot], int]:
+    """So much of one of a run's own MP4s, a frame a shot and the sound with the first one; and the sound's rate.
+
+    `opened` opens the file, which is read twice.
+    """
     half = 0.5 / FPS
-    sound, rate = _sound_of(file, start, seconds)
+    with opened() as file:
+        sound, rate = _sound_of(file, start, seconds)
 
     def shots() -> Iterator[Shot]:
         left = sound
-        file.seek(0)
-        with av.open(file, "r") as container:
+        with opened() as file, av.open(file, "r") as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
             container.seek(int(start / stream.time_base), stream=stream)
@@ -132,8 +135,7 @@ def _joined(sound: Sequence[Sound]) -> Sound:
     return np.concatenate([np.empty(0, np.float32), *sound])
 
 
-def _sound_of(file: BinaryIO, start: float, seconds: float) -> tuple[Sound, int]:
-    file.seek(0)
+def _sound_of(file: Any, start: float, seconds: float) -> tuple[Sound, int]:
     with av.open(file, "r") as container:
         if not container.streams.audio:
             return np.empty(0, np.float32), 1

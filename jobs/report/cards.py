@@ -7,7 +7,7 @@ and MP4s play beside their sources, flow has its colours, texts their filled mas
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -161,10 +161,11 @@ def _both(row: _Row, originals: Originals) -> tuple[list[pa.Table], Iterator[Sho
     rate = _rate(rows[0])
     if made:
         return rows, shots(made, rate // FPS), (rate, rate)
-    file: BinaryIO = row.storage.open(row.value("mp4"))
     start = rows[0]["start_time"][0].as_py()
     end_time = rows[-1]["start_time"][0].as_py() + rows[-1]["frames"][0].as_py() / FPS
-    shown, sound_rate = excerpts.shots_of_mp4(file, start, end_time - start)
+    shown, sound_rate = excerpts.shots_of_mp4(
+        lambda: row.storage.open(row.value("mp4")), start, end_time - start
+    )
     return _whole(rows), shown, (rate, sound_rate)
 
 

@@ -250,7 +250,7 @@ def _table(series: Sequence[Series], x: Format, y: Format) -> tuple[tuple[str, .
 
 def _ticks(most: float, whole: bool = False) -> list[float]:
     """Two to five round numbers from 0 on, the last at least `most`."""
-    if not most > 0 or not math.isfinite(most):
+    if not most > 1e-9 or not math.isfinite(most):
         return [0.0, 1.0]
     size = 10 ** math.floor(math.log10(most))
     step = next(size * part for part in (0.25, 0.5, 1, 2.5) if size * part * 4 >= most)

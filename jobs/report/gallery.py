@@ -15,7 +15,7 @@ from pipelines.secrets import redacted
 from pipelines.storage import Storage
 
 COUNT = 3  #: cards of a group
-_BYTES = 4_000_000  # of pictures and clips as the page holds them: the page is smaller than 5 MB
+_BYTES = 3_800_000  # of pictures and clips as the page holds them: the page is smaller than 5 MB
 _GROUPS = {
     "video_psnr": ("Best by PSNR", "Worst by PSNR"),
     "audio_psnr": ("Best by PSNR of the sound", "Worst by PSNR of the sound"),

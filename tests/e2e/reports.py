@@ -1,6 +1,7 @@
 """Runs of every task, by `perceive`, that reports are made of: each is made once, when it is first asked for."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import psutil
 
 from tests.clips import moving, write_clip
 from tests.e2e.command import kill_tree, perceive, start, wait_for, write_job
@@ -36,8 +38,7 @@ class Reports:
         if name not in self._made:
             folder = self.folder / name
             folder.mkdir()
-            MAKERS[name](self, folder)
-            self._made[name] = reported(folder)
+            self._made[name] = MAKERS[name](self, folder) or reported(folder)
         return self._made[name]
 
 
@@ -66,13 +67,22 @@ def _decode(reports: Reports, folder: Path) -> None:
 
 
 def _resumed(reports: Reports, folder: Path) -> None:
-    """Killed with all that belongs to it when something was committed, and run again; MP4s alone are left of it."""
+    """Looked at while it goes on, killed with all that belongs to it, looked at, and run again; MP4s are left of it."""
     changes: dict[str, Any] = {"options": {"top_k": 2, "video": "mp4"}, "compute": {"shard_windows": 2}}
     job = write_job(folder, EXAMPLES / "media", Path("demo"), name="resumed", **changes)
     run = start("run", job)
     wait_for(lambda: list((folder / "out").glob("runs/*/parts/*")), run)
+    psutil.Process(run.pid).suspend()  # else it could be done before the report is
+    shutil.copy(reported(folder), folder / "going.html")
     kill_tree(run)
+    shutil.copy(reported(folder), folder / "killed.html")
     ran(job)
+
+
+def _before(reports: Reports, folder: Path, name: str) -> Path:
+    """What the resumed run's report was before."""
+    reports.of("resumed")
+    return reports.folder / "resumed" / name
 
 
 def _images(reports: Reports, folder: Path) -> None:
@@ -108,9 +118,11 @@ def _texts(reports: Reports, folder: Path, task: str, head: str, **options: Any)
     )
 
 
-MAKERS: dict[str, Callable[[Reports, Path], None]] = {
+MAKERS: dict[str, Callable[[Reports, Path], Path | None]] = {
     "demo": _demo,
     "resumed": _resumed,
+    "going": partial(_before, name="going.html"),
+    "killed": partial(_before, name="killed.html"),
     "errors": partial(_texts, task="text-classification", head="PerceiverForSequenceClassification", top_k=3),
     "video-classification": partial(_demo, job="label.yaml"),
     "image-classification": _images,

@@ -24,7 +24,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 360, "height": 780}, "color_scheme": "light", "reduced_motion": "reduce"},
 }
-CLIPS = {"demo": 2, "resumed": 2, "decode": 1}  # videos of a card
+CLIPS = {"demo": 2, "resumed": 2, "killed": 2, "decode": 1}  # videos of a card
 _SHIFTS = """() => new Promise((done) => {
   let moved = 0;
   new PerformanceObserver((list) => { for (const one of list.getEntries()) moved += one.value; })
@@ -115,6 +115,23 @@ def test_it_opens_and_fits(reports: Reports, shown: Any, tmp_path: Path, name: s
         )
         assert page.locator("img").evaluate_all("all => all.filter(one => !one.naturalWidth).length") == 0
         page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "more"),
+    [
+        ("going", "Going on", "As of "),
+        ("killed", "Killed", "It was killed, or its machine or its output is gone."),
+    ],
+)
+def test_it_is_there_before_the_run_is_done(
+    reports: Reports, shown: Any, name: str, word: str, more: str
+) -> None:
+    page = shown(reports.of(name))
+    assert page.locator(".outcome").inner_text().strip() == word
+    assert more.lower() in page.locator("header").inner_text().lower()
+    assert page.get_by_text("so far").count() == 1
+    assert page.locator(".plays").count() > 0  # what is committed is there to be seen
 
 
 def test_what_was_killed_and_resumed_is_told_and_its_mp4s_are_beside_their_sources(

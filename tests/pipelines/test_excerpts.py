@@ -65,9 +65,8 @@ def test_it_becomes_an_mp4_as_small_as_it_must_be() -> None:
 def test_a_part_of_an_mp4_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_mp4(path, shots(frames=100, size=(64, 48)), 25, RATE)
-    with path.open("rb") as file:
-        found, rate = shots_of_mp4(file, 1.28, 0.64)
-        pictures = list(found)
+    found, rate = shots_of_mp4(lambda: path.open("rb"), 1.28, 0.64)
+    pictures = list(found)
     assert (len(pictures), rate) == (16, 48_000)
     assert [len(shot.audio) for shot in pictures] == [round(0.64 * 48_000)] + [0] * 15
     for n, shot in enumerate(pictures):
@@ -80,9 +79,8 @@ def test_a_part_of_an_mp4_is_found_again(tmp_path: Path) -> None:
 def test_without_sound_there_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_mp4(path, shots(sound=False), 25, RATE)
-    with path.open("rb") as file:
-        found, _ = shots_of_mp4(file, 0, 1)
-        assert sum(len(shot.audio) for shot in found) == 0
+    found, _ = shots_of_mp4(lambda: path.open("rb"), 0, 1)
+    assert sum(len(shot.audio) for shot in found) == 0
     clip = clip_of(shots(sound=False), RATE)
     with av.open(io.BytesIO(encoded(clip, 1_000_000) or b"")) as made:
         assert not made.streams.audio

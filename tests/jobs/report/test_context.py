@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.report.figures import _labels
 from jobs.report.gallery import _wanted
 from jobs.report.words import moment, percent, size
 from jobs.states import STATES, State
@@ -126,8 +127,6 @@ def test_what_is_not_known_is_left_out(changes: dict[str, Any]) -> None:
 
 
 def test_labels_beyond_the_most_frequent_are_counted() -> None:
-    from jobs.report.context import _labels
-
     chart = _labels(quality({f"label {n}": 100 - n for n in range(40)}))
     assert len(chart.rows) == 15
     assert (

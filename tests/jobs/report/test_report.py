@@ -129,6 +129,18 @@ def test_an_item_that_is_gone_or_has_changed_is_left_out(
     assert "CCCCC" in seen.text
 
 
+def test_where_its_rows_are_gone_that_is_said(tmp_path: Path, texts_model: Path, kill: Kill) -> None:
+    bucket = Bucket(tmp_path, texts_model)
+    fill(bucket, "abc", bad="a")
+    bucket.run()
+    for path in (*Path(bucket.out).glob("data/*"), *Path(bucket.out).glob("quarantine/*")):
+        path.unlink()
+    _, seen = reported(bucket, tmp_path)
+    assert "Some of its rows are gone, so none is measured or shown: " in seen.text
+    assert headings(seen) == ["run", "gallery", "quarantine"]
+    assert "Rows whose files can't be read any more: 1." in seen.text
+
+
 def test_where_the_checkpoint_is_gone_no_row_is_shown(tmp_path: Path, kill: Kill) -> None:
     model = save_head(tmp_path / "model", "PerceiverForSequenceClassification")
     bucket = Bucket(tmp_path, model)
