@@ -176,6 +176,8 @@ def show(result: "RunResult", columns: list[str], rows: int = 12) -> None:
         f"{result.items} items, {result.rows} rows in {result.output}/data, {result.quarantined} quarantined, "
         f"{result.seconds:.1f} s{again}. Run {result.run_id}, attempt {result.attempt}."
     )
+    errors = f", or {shlex.join(['perceive', 'errors', result.output])}" if result.quarantined else ""
+    click.echo(f"Next: {shlex.join(['perceive', 'report', result.output])} --open{errors}")
 
 
 def _show_news(news: dict[str, Any]) -> None:
