@@ -92,7 +92,8 @@ class LineProgress:
 
     def at(self, done: int) -> None:
         now = time.monotonic()
-        passed, ended = now - self.began, done == self.known and not self.ended
+        passed = now - self.began
+        ended = done == self.known and self.said > self.began and not self.ended  # of what is quick, no word
         every_s = min(_LEAST_OFTEN_S, max(_LINE_EVERY_S, passed / _SHARE))
         if now - self.said < every_s and not ended:
             return

@@ -58,6 +58,15 @@ def test_lines_without_a_total_promise_nothing(clock: Clock, capsys: pytest.Capt
     assert capsys.readouterr().err.splitlines() == ["files listed: 1200, 200.0/s", "files listed: 1300"]
 
 
+def test_what_is_quick_has_one_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = LineProgress(sys.exit)
+    lines.stage("windows", 3)
+    for done in range(4):
+        clock.now += 1
+        lines.at(done)
+    assert capsys.readouterr().err.splitlines() == ["windows: 3"]
+
+
 def test_a_log_of_days_has_a_line_a_minute(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     lines = LineProgress(sys.exit)
     lines.stage("windows", 10**9)
