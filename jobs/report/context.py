@@ -1,7 +1,7 @@
 """What a report shows of a run: its summary, its rows' quality and its quarantine, in words, figures and charts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.durations import spoken
@@ -44,6 +44,7 @@ class Page:
     when: str  #: from when to when, or as of when
     checkpoint: str
     figures: tuple[tuple[str, str, str], ...]  #: what, how many, of how many
+    going: bool
     limit: str
     lineage: tuple[tuple[str, str], ...]
     attempts: tuple[AttemptSummary, ...]
@@ -78,9 +79,10 @@ def page_of(
         when=_when(summary, going),
         checkpoint=where.get("checkpoint", ""),
         figures=tuple(_figures(summary)),
+        going=going,
         limit=_sentence(summary.limit),
         lineage=tuple(_lineage(summary, where)),
-        attempts=summary.attempts[-_ATTEMPTS:],
+        attempts=_attempts(summary, state),
         attempts_left_out=max(0, len(summary.attempts) - _ATTEMPTS),
         troubles=tuple(_troubles(summary)),
         time=tuple(time_of(summary)),
@@ -127,8 +129,16 @@ def _when(summary: Summary, going: bool) -> str:
     as_of = f"as of {moment(summary.written)}"
     if not began:
         return f"Run {summary.run_id}, {as_of}"
-    until = f"to {ended}" if ended and not going else as_of
-    return f"Run {summary.run_id}, {'from ' if ended and not going else 'since '}{began} {until}"
+    until = f" to {ended}" if ended and not going else f", {as_of}"
+    return f"Run {summary.run_id}, {'from ' if ended and not going else 'since '}{began}{until}"
+
+
+def _attempts(summary: Summary, state: State) -> tuple[AttemptSummary, ...]:
+    """The last ones. That nobody is at one any more, which has no end, the summary can't know."""
+    shown = summary.attempts[-_ATTEMPTS:]
+    if state == "lost" and shown and shown[-1].outcome == "unfinished":
+        return (*shown[:-1], replace(shown[-1], outcome="killed"))
+    return shown
 
 
 def _sentence(limit: str) -> str:

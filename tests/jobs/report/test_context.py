@@ -46,7 +46,7 @@ def test_when() -> None:
     going = summary(attempts=(attempt(ended=None, outcome="unfinished"),))
     for state in ("running", "lost"):
         assert page(state, of=going).when == (
-            "Run 0123456789ab, since 2026-11-26 10:00:00 UTC as of 2026-11-26 10:02:00 UTC"
+            "Run 0123456789ab, since 2026-11-26 10:00:00 UTC, as of 2026-11-26 10:02:00 UTC"
         )
     assert (
         page("submitted", of=summary(attempts=())).when == "Run 0123456789ab, as of 2026-11-26 10:02:00 UTC"
@@ -87,6 +87,12 @@ def test_lineage() -> None:
         "f00",
         "format auto",
     )
+
+
+@pytest.mark.parametrize(("state", "outcome"), [("running", "unfinished"), ("lost", "killed")])
+def test_an_attempt_without_an_end_was_killed_if_nobody_is_at_it(state: State, outcome: str) -> None:
+    attempts = (attempt(1, outcome="killed"), attempt(2, ended=None, outcome="unfinished"))
+    assert [one.outcome for one in page(state, of=summary(attempts=attempts)).attempts] == ["killed", outcome]
 
 
 def test_of_many_attempts_the_last_are_shown() -> None:
