@@ -131,6 +131,7 @@ def test_the_example_job_stands_as_it_is_shown() -> None:
     assert shown in readme
 
 
+@pytest.mark.e2e
 def test_the_demo_names_its_clips(tmp_path: Path) -> None:
     """examples/label.yaml, as it stands."""
     done = perceive("run", EXAMPLES / "label.yaml", "-o", f"output.uri={tmp_path}/out", "--json")

@@ -96,7 +96,7 @@ def test_what_fails_in_passing_is_read_again_and_told(plan: pa.Table, media: Pat
     reader = Flaky("a.mp4", [ConnectionResetError("reset by peer"), TimeoutError("no answer")])
     block = decoded(plan, reader, meter, patience_s=60)
     assert without_notes(block).equals(without_notes(calm))
-    assert notes_of(block).keys() == {"decode_s"}
+    assert notes_of(block).keys() == {"decode_s", "decoded_bytes", "decode_peak"}
     assert meter.counts.read() == {"decode": 5}
     heard = meter.heard()
     assert [{**told, "time": 0, "wait_s": 0} for told in heard] == [
