@@ -160,8 +160,12 @@ def _rate(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> flo
 
 
 def _seconds(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    between = datetime.fromisoformat(other["time"]) - datetime.fromisoformat(one["time"])
-    return max(0.0, between.total_seconds())
+    return seconds_between(one["time"], other["time"])
+
+
+def seconds_between(one: str, other: str) -> float:
+    """From one event's time to another's; never less than nothing, for clocks are set, now and then."""
+    return max(0.0, (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
 
 
 def _moved(base: Mapping[str, Any], last: Mapping[str, Any], stage: str, what: str) -> float:

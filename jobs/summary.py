@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from jobs import events
-from jobs.pace import STAGES, marks_due, pace
+from jobs.pace import STAGES, marks_due, pace, seconds_between
 from jobs.records import Record
 from pipelines.storage import Storage
 
@@ -330,7 +330,7 @@ class _Attempt:
     @property
     def worked(self) -> float:
         """Seconds from its first mark to its last."""
-        return _between(self.marks[0]["time"], self.marks[-1]["time"])
+        return seconds_between(self.marks[0]["time"], self.marks[-1]["time"])
 
     def queues(self, stage: str) -> list[int]:
         return [_queue(mark, stage) for mark in self.marks]
@@ -344,7 +344,7 @@ class _Attempt:
             began=self.began,
             ended=end["time"] if end else None,
             outcome=_ENDS[end["event"]] if end else "unfinished" if last else "killed",
-            seconds=round(_between(self.began, self.last), 1),
+            seconds=round(seconds_between(self.began, self.last), 1),
             shards_before=started.get("done", 0),
             shards=self.shards,
             environment=started.get("environment", {}),
@@ -360,11 +360,6 @@ def _queue(mark: Mapping[str, Any], stage: str) -> int:
     to_do = mark["total"] - mark["windows"] + stages["predict"]["windows"]
     before = stages[STAGES[place - 1]]["windows"] if place else to_do
     return max(0, int(before) - int(stages[stage]["windows"]))
-
-
-def _between(one: str, other: str) -> float:
-    passed = datetime.fromisoformat(other) - datetime.fromisoformat(one)
-    return max(0.0, passed.total_seconds())  # clocks are set, now and then
 
 
 def _thinned(points: list[Point]) -> list[Point]:
