@@ -120,6 +120,15 @@ def read_summary(storage: Storage, record: Record, job: str) -> Summary:
     return story.summary(storage.uri, record, job)
 
 
+def write_summary(storage: Storage, summary: Summary) -> None:
+    """Put it where its run is, in place of the one before."""
+    storage.write(_name(summary.run_id), json.dumps(asdict(summary), indent=1).encode())
+
+
+def _name(run_id: str) -> str:
+    return f"runs/{run_id}/summary.json"
+
+
 class Live:
     """Keeps summary.json up to date with what an attempt notes."""
 
@@ -144,11 +153,10 @@ class Live:
     def write(self) -> None:
         """Write it now. Where it can't be, that is said: `read_summary` makes it again."""
         self._written = time.monotonic()
-        name = f"runs/{self._record.run_id}/summary.json"
         try:
-            self._storage.write(name, json.dumps(asdict(self._made()), indent=1).encode())
+            write_summary(self._storage, self._made())
         except OSError as error:
-            self._say(f"{self._storage.where(name)} could not be written: {error}")
+            self._say(f"{self._storage.where(_name(self._record.run_id))} could not be written: {error}")
 
     def _made(self) -> Summary:
         if self._story is None:  # of attempts before; read once, and not while work waits for it

@@ -2,9 +2,8 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from jobs.report.page import rendered
 from jobs.spec import parse_job
 from jobs.states import State
 from jobs.store import Run, UnknownRunError
-from jobs.summary import Summary, read_summary
+from jobs.summary import Summary, read_summary, write_summary
 from pipelines.errors import QUARANTINE
 from pipelines.flows import in_colour
 from pipelines.manifest import numbered
@@ -67,7 +66,7 @@ def make_report(run: Run, state: State, message: str, progress: Progress) -> Rep
         {"input": _plainly(spec["input"]["uri"]), "checkpoint": redacted(spec["model"]["checkpoint"])},
     )
     name = f"runs/{run.run_id}/report.html"
-    storage.write(f"runs/{run.run_id}/summary.json", json.dumps(asdict(summary), indent=1).encode())
+    write_summary(storage, summary)
     storage.write(name, rendered(page))
     return Report(storage.where(name), name, summary, state)
 
