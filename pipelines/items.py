@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from perceiver_core.errors import PerceiverError
+from pipelines.addresses import address, legible, path_of
 
 _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "adl": "azure",
@@ -41,7 +42,7 @@ class Item:
     """One input object: where it is, which bytes it was listed with, and what it is called for ever."""
 
     item_id: str  #: hash of the path relative to the input's root: moving the whole input keeps every id
-    uri: str
+    uri: str  #: as pipelines.addresses has it
     version: str  #: etag, or size and mtime: another version is another input
     size: int  #: bytes; of a table's rows their mean
     member: str | None = None  #: within the uri: a row, a line, or what a tar's members are called
@@ -66,11 +67,11 @@ def list_items(
     for uri, info in heapq.merge(*streams, key=lambda found: found[0]):
         if uri == before:
             raise InputError(
-                f"The input lists {uri} twice: an item may be named by one entry of input.uri only. "
+                f"The input lists {address(uri)} twice: an item may be named by one entry of input.uri only. "
                 "Remove the overlap between the entries."
             )
         before = uri
-        yield Item(_hash(_relative(uri, root)), uri, _version(info), int(info["size"] or 0))
+        yield Item(_hash(_relative(uri, root)), address(uri), _version(info), int(info["size"] or 0))
 
 
 def member_id(file: Item, member: str) -> str:
@@ -80,6 +81,7 @@ def member_id(file: Item, member: str) -> str:
 
 def locate(uri: str) -> tuple[Any, str]:
     """A URI's file system and the path in it. A name with :: in it is a name: chains are not followed."""
+    uri = path_of(uri)
     scheme, remote, _ = uri.partition("://")
     if not remote or uri.startswith("/"):
         return LocalFileSystem(), os.path.abspath(uri)
@@ -247,14 +249,14 @@ def _found(entry: str, suffixes: tuple[str, ...], others: tuple[str, ...]) -> It
                 continue
             seen += 1
             if len(kinds) < _KINDS:
-                kinds.add(posixpath.splitext(found)[1].lower())
+                kinds.add(legible(posixpath.splitext(found)[1].lower()))
             if found.lower().endswith(suffixes):
                 count += 1
                 yield _with_protocol(fs, found), info
             elif found.lower().endswith(others):
                 raise InputError(
-                    f"{entry} holds several kinds of input: {posixpath.basename(found)} beside files that end in "
-                    f"{', '.join(suffixes)}. Say which is meant by input.format, or name a glob such as "
+                    f"{entry} holds several kinds of input: {legible(posixpath.basename(found))} beside files that end "
+                    f"in {', '.join(suffixes)}. Say which is meant by input.format, or name a glob such as "
                     f"{entry.rstrip('/')}/*{suffixes[0]}."
                 )
         if not count:

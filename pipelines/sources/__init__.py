@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 
 from perceiver_core.errors import PerceiverError
+from pipelines.addresses import legible
 from pipelines.contents import Content
 from pipelines.items import Item, member_id
 from pipelines.limits import Limits
@@ -28,8 +29,10 @@ class Opened:
 
 def faulty(item: Item, message: str, member: str | None = None) -> Item:
     """An item that is known to be bad when it is listed: opening it raises a SourceError that says so."""
-    item_id = item.item_id if member is None else member_id(item, member)
-    return replace(item, item_id=item_id, member=member, at=json.dumps({"error": message}))
+    at = json.dumps({"error": message})
+    if member is None:
+        return replace(item, at=at)
+    return replace(item, item_id=member_id(item, member), member=legible(member), at=at)
 
 
 def place(item: Mapping[str, Any]) -> dict[str, Any]:

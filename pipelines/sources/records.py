@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 
+from pipelines.addresses import legible, path_of
 from pipelines.items import InputError, Item, list_items, open_item
 from pipelines.limits import Limits
 from pipelines.sources import Opened, SourceError, place
@@ -93,7 +94,7 @@ class RecordsReader:
             files: dict[str, BinaryIO] = {}
             for cells in self.source.cells:
                 if cells.column not in row and uri.lower().endswith(CSV):
-                    cells.check(pa.schema([(name, pa.string()) for name in row]), "the table")
+                    cells.check(pa.schema([(legible(name), pa.string()) for name in row]), "the table")
                 value = row.get(cells.column)
                 if not isinstance(value, str | None):
                     raise SourceError(
@@ -101,7 +102,7 @@ class RecordsReader:
                     )
                 # What wasn't UTF-8 becomes its bytes again: that is the task's affair.
                 cell = None if value is None else value.encode(errors="surrogateescape")
-                file = cells.open_string(cell, posixpath.dirname(uri))
+                file = cells.open_string(cell, posixpath.dirname(path_of(uri)))
                 files[cells.content.name] = stack.enter_context(file)
             yield Opened(files, kept)
 
@@ -130,13 +131,19 @@ def read_schema(uri: str, limits: Limits) -> pa.Schema:
     except OSError as error:
         raise InputError(f"{uri} can't be read: {error}") from error
     if uri.lower().endswith(CSV):
-        return _csv_schema(read_header(uri, limits), rows)
+        header = read_header(uri, limits)
+        if odd := [legible(name) for name in header if legible(name) != name]:
+            raise InputError(
+                f"{uri}: its header is not UTF-8, in {', '.join(odd)}. Write the table in UTF-8, by iconv for example."
+            )
+        return _csv_schema(header, rows)
     columns: dict[str, list[Any]] = {}
     for data in rows:
         try:
             row = _json(data)
-        except SourceError:
-            continue  # it will be a quarantine row
+            json.dumps(row, ensure_ascii=False).encode()  # half characters (\ud800) are of no type
+        except (SourceError, UnicodeEncodeError):
+            continue  # it will be a quarantine row, or its other columns do
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
     fields = []
@@ -156,7 +163,7 @@ def read_header(uri: str, limits: Limits) -> list[str]:
             file.seek(offset)
             names = _cells(file.read(size))
             if len(set(names)) < len(names):
-                raise InputError(f"{uri} names a column twice: {', '.join(names)}.")
+                raise InputError(f"{uri} names a column twice: {', '.join(map(legible, names))}.")
             return names
     return []
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.addresses import legible, path_of
 from pipelines.items import InputError, Item, list_items, member_id, open_item
 from pipelines.limits import Limits
 from pipelines.sources import Opened, SourceError, faulty, place
@@ -159,7 +160,7 @@ class TablesReader:
     def open(self, item: Mapping[str, Any]) -> Iterator[Opened]:
         at = place(item)
         row = self._row(item["uri"], at["group"], at["row"])
-        folder = posixpath.dirname(item["uri"])
+        folder = posixpath.dirname(path_of(item["uri"]))
         source = self.source
         kept = {}
         for field in source.kept:
@@ -290,12 +291,17 @@ def partition(uri: str, name: str) -> str | None:
     """The value that a file's folders give a hive partition (name=value); InputError if they don't."""
     for key, value in _partitions(uri):
         if key == name:
+            if value is not None and legible(value) != value:
+                raise InputError(
+                    f"its folder {name}={legible(value)} is not named in UTF-8. Rename it, or leave {name} out of "
+                    "input.keep"
+                )
             return value
     raise InputError(f"it lies in no folder {name}=..., which input.keep asks for")
 
 
 def _partitions(uri: str) -> Iterator[tuple[str, str | None]]:
-    for folder in posixpath.dirname(uri).split("/"):
+    for folder in posixpath.dirname(path_of(uri)).split("/"):
         key, equals, value = folder.partition("=")
         if equals and re.fullmatch(r"\w[\w.-]*", key):
             yield key, None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from pipelines.addresses import legible
 from pipelines.contents import Content
 from pipelines.items import InputError, Item, list_items, member_id, open_item, read_span
 from pipelines.limits import Limits
@@ -75,7 +76,7 @@ class WebDataset:
                 yield self._item(file, sample, seen)
         # What can't be read further is one bad item, whatever a stranger's file raises.
         except Exception as error:
-            where = f"after {after}" if after is not None else "from its start"
+            where = f"after {legible(after)}" if after is not None else "from its start"
             yield faulty(file, f"the tar can't be read {where}: {error}", f"({where})")
 
     def _item(self, file: Item, sample: "_Sample", seen: set[int]) -> Item:
@@ -97,7 +98,7 @@ class WebDataset:
         kept = {name: sample.members[name] for name in self.kept.names if name in sample.members}
         size = sum(size for _, size in spans.values())
         at = json.dumps({"members": spans, "kept": kept})
-        return replace(file, item_id=member_id(file, member), member=member, at=at, size=size)
+        return replace(file, item_id=member_id(file, member), member=legible(member), at=at, size=size)
 
     def _suffix(self, content: Content, sample: "_Sample") -> str:
         """Of a sample's suffixes, the content's."""

@@ -322,3 +322,35 @@ def test_a_job_that_cannot_run_says_why(media: Path, checkpoint: Path, tmp_path:
         done = perceive("run", job, "-o", override)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.e2e
+def test_files_whose_names_are_no_utf8_are_items_like_others(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for name in ("a", "caf\udce9", "z"):
+        write_clip(tmp_path / "clip.mp4", frames=20)
+        (tmp_path / "clip.mp4").rename(folder / f"{name}.mp4")
+    (folder / "no\udcff.mp4").write_text("no")
+    job = write_job(tmp_path, folder, checkpoint, options={"top_k": 2, "video": "both"})
+    out = tmp_path / "out"
+    process = start("run", job)
+    wait_for(lambda: list(out.glob("video/*.mp4")), process)
+    kill_tree(process)
+    done = perceive("run", job)
+    assert done.returncode == 3, done.stderr
+    assert f"quarantined: file://{folder}/no%FF.mp4 (probe): " in done.stdout
+    table = reader.dataset(str(out)).to_table()
+    uris = [f"{folder}/a.mp4", f"{folder}/z.mp4", f"file://{folder}/caf%E9.mp4"]
+    assert sorted(zip(table["uri"].to_pylist(), table["window"].to_pylist(), strict=True)) == [
+        (uri, window) for uri in uris for window in range(2)
+    ]
+    names = {Path(name).name.rpartition("-")[0] for name in table["mp4"].to_pylist()}
+    assert names == {"a", "caf_E9", "z"}
+    assert reader.quarantine(str(out))["uri"].to_pylist() == [f"file://{folder}/no%FF.mp4"]
+    again = json.loads(perceive("run", job, "--json").stdout)
+    assert (again["windows_now"], again["rows"]) == (0, 6)
+    made = json.loads(perceive("report", out, "--json").stdout)
+    page = Path(made["report"]).read_text()
+    assert "caf%E9.mp4" in page
+    assert "Left out" not in page

@@ -1,6 +1,7 @@
 """A folder of texts that changes, a job over it, and what its table must be."""
 
 import os
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from jobs.attempt import RunResult, run_job
 from jobs.quarantine import retry_errors
 from jobs.spec import Job, parse_job
 from pipelines import reader
+from pipelines.addresses import path_of
 from tests.faults.ledger import balance
 from tests.pipelines.committing import NoProgress
 
@@ -58,17 +60,19 @@ class Bucket:
         assert not ledger.wrong, ledger.wrong
         table = reader.dataset(self.out).to_table()
         good = sorted(name for name, (text, _) in files.items() if text != BAD)
-        assert sorted(Path(uri).stem for uri in table["uri"].to_pylist()) == good
+        assert sorted(Path(path_of(uri)).stem for uri in table["uri"].to_pylist()) == good
         if "bytes" in table.column_names:
             lengths = dict(zip(table["uri"].to_pylist(), table["bytes"].to_pylist(), strict=True))
-            assert {Path(uri).stem: length for uri, length in lengths.items()} == {
+            assert {Path(path_of(uri)).stem: length for uri, length in lengths.items()} == {
                 name: len(files[name][0]) for name in good
             }
         bad = reader.quarantine(self.out)
-        assert sorted(Path(uri).stem for uri in bad["uri"].to_pylist()) == sorted(files.keys() - {*good})
+        assert sorted(Path(path_of(uri)).stem for uri in bad["uri"].to_pylist()) == sorted(
+            files.keys() - {*good}
+        )
         assert reader.manifest(self.out).items == len(files)
 
 
-def fill(bucket: Bucket, names: str = "abcdefg", bad: str = "") -> None:
+def fill(bucket: Bucket, names: Sequence[str] = "abcdefg", bad: Container[str] = "") -> None:
     for n, name in enumerate(names):
         bucket.put(name, BAD if name in bad else bytes([65 + n]) * (n + 3))

@@ -83,6 +83,31 @@ def test_killed_at_every_point_again_and_again(
     bucket.check(bucket.files)
 
 
+def test_names_that_are_no_utf8_are_items_like_others(tmp_path: Path, texts_model: Path, kill: Kill) -> None:
+    bucket = Bucket(tmp_path, texts_model)
+    fill(bucket, ("a", "caf\udce9", "caf%E9", "n\udcff", "z"), bad=("n\udcff",))
+    bucket.run()
+    expected = reader.dataset(bucket.out).to_table()
+    assert expected["uri"].to_pylist().count(f"file://{bucket.folder}/caf%E9.txt") == 1
+    [bad] = reader.quarantine(bucket.out).to_pylist()
+    assert (bad["uri"], bad["error"]) == (f"file://{bucket.folder}/n%FF.txt", "TextError")
+    bucket.check(bucket.files)
+    shutil.rmtree(bucket.out)
+    kill.arm(60)
+    with pytest.raises(Killed):
+        bucket.run()
+    kill.arm(None)
+    assert 0 < bucket.run().windows_now < 5
+    assert reader.dataset(bucket.out).to_table().equals(expected)
+    bucket.check(bucket.files)
+    bucket.put("n\udcff", b"mended")
+    assert bucket.retry()
+    bucket.check(bucket.files)
+    bucket.put("caf\udce9", b"another text")
+    bucket.run(supersede=True)
+    bucket.check(bucket.files)
+
+
 def test_the_same_job_again_does_nothing(tmp_path: Path, texts_model: Path, kill: Kill) -> None:
     bucket = Bucket(tmp_path, texts_model)
     fill(bucket)

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import fsspec
 import pytest
 
-from pipelines.items import InputError, Item, list_items, open_item
+from pipelines.items import InputError, Item, list_items, open_item, version_now
 
 VIDEO = (".mp4", ".mkv")
 
@@ -119,3 +119,27 @@ def test_links_to_files_are_items_and_links_to_nowhere_too(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "in/pipe.mp4")
     found = listed(str(tmp_path / "in"), VIDEO)
     assert [(Path(item.uri).name, item.size) for item in found] == [("a.mp4", 3), ("gone.mp4", 0)]
+
+
+def test_names_that_are_no_utf8_are_items_too(tmp_path: Path) -> None:
+    for folder in ("one", "one/caf\udce9"):
+        for name in ("a.mp4", "caf\udce9.mp4", "caf%E9.mp4", "café.mp4"):
+            touch(tmp_path / folder / name, f"{folder}/{name}".encode(errors="replace").decode())
+    items = listed(str(tmp_path / "one"), VIDEO)
+    for item in items:
+        item.uri.encode()
+        with open_item(item.uri) as file:
+            assert len(file.read()) == item.size
+        assert version_now(item.uri) == item.version
+    assert len({item.item_id for item in items}) == len({item.uri for item in items}) == 8
+    assert [item.uri for item in items].count(f"file://{tmp_path}/one/caf%E9/caf%E9.mp4") == 1
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert {item.item_id for item in listed(str(tmp_path / "two"), VIDEO)} == {item.item_id for item in items}
+    [one] = listed(f"file://{tmp_path}/two/caf%E9/caf%E9.mp4", VIDEO)
+    with open_item(one.uri) as file:
+        assert file.read() == b"one/caf?/caf?.mp4"
+    with pytest.raises(InputError, match=r"lists file://\S*/caf%E9\.mp4 twice"):
+        listed([str(tmp_path / "two"), f"{tmp_path}/two/caf\udce9.mp4"], VIDEO)
+    touch(tmp_path / "two/deep/caf\udce9.mp4")
+    with pytest.raises(InputError, match=r"several kinds of input: caf%E9\.mp4 beside"):
+        listed(f"{tmp_path}/two/deep", (".avi",), VIDEO)

@@ -49,6 +49,14 @@ def test_a_folder_is_listed_with_its_files_versions(tmp_path: Path) -> None:
     assert digest_of(before) != digest_of(after)
 
 
+def test_names_that_are_no_utf8_are_listed_too(tmp_path: Path) -> None:
+    for name in ("b.png", "caf\udce9.png"):
+        (tmp_path / name).write_bytes(b"x")
+    listing = list_files(Files((str(tmp_path),), IMAGE))
+    assert listing["uri"].to_pylist() == [f"{tmp_path}/b.png", f"file://{tmp_path}/caf%E9.png"]
+    assert digest_of(listing) == digest_of(list_files(Files((str(tmp_path),), IMAGE)))
+
+
 FILES = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(["v1", "v2"]), max_size=8)
 
 

@@ -91,6 +91,48 @@ def test_csv_of_links_and_partitions(tmp_path: Path) -> None:
     assert "expected a path or URI; got ''" in rows[2]["error"]
 
 
+def test_folders_that_are_no_utf8(tmp_path: Path) -> None:
+    for lang in ("de", "fran\udce7ais"):
+        (tmp_path / f"in\udcff/lang={lang}").mkdir(parents=True)
+        (tmp_path / f"in\udcff/lang={lang}/a.jpg").write_bytes(lang.encode(errors="replace"))
+        (tmp_path / f"in\udcff/lang={lang}/t.csv").write_text("image\na.jpg\n")
+    source = chosen(f"file://{tmp_path}/in%FF", format="table")
+    assert [row["image"] for row in opened(source)] == [b"de", b"fran?ais"]
+    good, bad = opened(chosen(f"file://{tmp_path}/in%FF", format="table", keep=["lang"]))
+    assert (good["image"], good["lang"]) == (b"de", "de")
+    assert bad["error"] == (
+        "InputError: its folder lang=fran%E7ais is not named in UTF-8. Rename it, or leave lang out of input.keep"
+    )
+
+
+def test_text_that_is_no_utf8_costs_its_own_rows(tmp_path: Path) -> None:
+    half = "\ud800"
+    rows = [
+        {"text": "a", "k": "x"},
+        {"text": half, "k": "y"},
+        {"text": "b", "k": half},
+        {half: 1, "text": "c"},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows = opened(chosen(tmp_path / "a.jsonl", (TEXT,), keep=["k"]))
+    assert [row.get("text") for row in rows] == [b"a", None, None, b"c"]
+    assert [row["k"] for row in rows if "error" not in row] == ["x", None]
+    assert "UnicodeEncodeError" in rows[1]["error"]
+    assert "column k: expected string" in rows[2]["error"]
+    (tmp_path / "b.csv").write_bytes(b"text,caf\xe9\na,b\n")
+    with pytest.raises(
+        InputError, match=r"b\.csv: its header is not UTF-8, in caf%E9\. Write the table in UTF-8"
+    ):
+        chosen(tmp_path / "b.csv", (TEXT,))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("text\nfirst\n")
+    (tmp_path / "b.csv").rename(tmp_path / "in/b.csv")
+    (tmp_path / "in/c.csv").write_bytes(b"caf\xe9\nb\n")
+    first, second, third = opened(chosen(tmp_path / "in", (TEXT,), format="table"))
+    assert (first["text"], second["text"]) == (b"first", b"a")
+    assert "has no column text, which is to be the text. Its columns are: caf%E9." in third["error"]
+
+
 def test_json_lines(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"image")
     records = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,7 +202,7 @@ def test_what_a_tar_cannot_be(tmp_path: Path) -> None:
         opened(chosen(write_tar(tmp_path / "y/y.tar", [("README", b"")])))
 
 
-KEYS = st.sampled_from(["a", "b", "d/a", "../a", "/a", "a b", ""])
+KEYS = st.sampled_from(["a", "b", "caf\udce9", "caf%E9", "d/a", "../a", "/a", "a b", ""])
 SUFFIXES = st.sampled_from(["jpg", "png", "txt", "cls", "first.png", "", "."])
 TYPES = st.sampled_from([tarfile.REGTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE])
 
@@ -230,3 +231,19 @@ def test_any_tar_ends_as_good_and_bad_items(
         rows, said = [], str(error)
     assert rows or "the tars there hold no files" in said
     assert len({row["id"] for row in rows}) == len(rows)
+    pa.array([row["member"] for row in rows], pa.string())  # which they will be
+
+
+def test_keys_that_are_no_utf8_are_samples_too(tmp_path: Path) -> None:
+    keys = ("a", "caf\udce9", "caf%E9", "café", "d\udcff/b")
+    members: list[Member] = [(f"{key}.jpg", bytes([n])) for n, key in enumerate(keys)]
+    path = write_tar(tmp_path / "x.tar", [*members, ("caf\udce9.jpg", b"again")], tarfile.GNU_FORMAT)
+    rows = opened(chosen(path))
+    assert [row["member"] for row in rows[:-1]] == ["a", "caf%E9", "caf%E9", "café", "d%FF/b"]
+    assert [row["image"] for row in rows[:-1]] == [bytes([n]) for n in range(5)]
+    assert len({row["id"] for row in rows}) == 6
+    assert rows[-1]["member"].startswith("caf%E9%20%28at%20")
+    assert "its key caf" in rows[-1]["error"]
+    data = path.read_bytes()[: 5 * 1024 + 512]
+    path.write_bytes(data)
+    assert opened(chosen(path))[-1]["member"] == "(after d%FF/b)"
