@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -76,6 +76,14 @@ class Kill:
 
     def arm(self, at: int | None) -> None:
         self.at, self.count, self.passed = at, 0, []
+
+    @contextmanager
+    def after(self, points: int) -> Iterator[None]:
+        """What the block runs is killed there: at 60, a run over some texts has committed some of its shards."""
+        self.arm(points)
+        with pytest.raises(Killed):
+            yield
+        self.arm(None)
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Kill:

@@ -25,7 +25,7 @@ from pipelines import reader
 from pipelines.describing import file_column
 from pipelines.tensors import ragged
 from tests.jobs.bucket import OPTIONS, Bucket, fill
-from tests.jobs.inprocess import Kill, Killed
+from tests.jobs.inprocess import Kill
 from tests.jobs.tables import WINDOW, Given, Output, of, tensor
 from tests.pipelines.committing import NoProgress
 
@@ -171,10 +171,8 @@ def test_a_run_by_its_id_and_those_that_are_not_done(tmp_path: Path, texts_model
             f"No finished run in {name}: expected manifests/<n>.json there. Name an output's folder or URI, or one of "
             "its runs, OUTPUT/runs/<run-id>; of a run that is not done, run its job to its end first."
         )
-    kill.arm(60)
-    with pytest.raises(Killed):
+    with kill.after(60):
         bucket.run(supersede=True, options=OPTIONS | {"top_k": 3})
-    kill.arm(None)
     runs = {path.parent.name for path in Path(bucket.out, "runs").glob("*/run.json")}
     [other] = runs - {result.run_id}
     with pytest.raises(ComparisonError) as raised:

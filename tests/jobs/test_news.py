@@ -202,10 +202,8 @@ def test_a_limit_is_of_all_the_input(bucket: Bucket) -> None:
 
 @pytest.mark.parametrize("fire", ["", FIRES[1]])
 def test_a_run_that_is_not_done_is_finished_first_as_it_was(bucket: Bucket, kill: Kill, fire: str) -> None:
-    kill.arm(40)
-    with pytest.raises(Killed):
+    with kill.after(40):
         bucket.run(fire=FIRES[0] if fire else "")
-    kill.arm(None)
     begun = reader_runs(bucket.out)
     assert len(begun) == 1
     bucket.put("new", b"new")
@@ -221,10 +219,8 @@ def test_a_run_that_is_not_done_is_finished_first_as_it_was(bucket: Bucket, kill
 def test_a_fire_killed_while_it_begins_takes_the_input_as_it_is_then(
     bucket: Bucket, kill: Kill, at: int
 ) -> None:
-    kill.arm(at)
-    with pytest.raises(Killed):
+    with kill.after(at):
         bucket.run(fire=FIRES[0])
-    kill.arm(None)
     begun = reader_runs(bucket.out)
     bucket.put("a", b"another text")
     bucket.put("new", b"new")
@@ -263,10 +259,8 @@ def test_a_fire_of_all_does_all_again_and_once(bucket: Bucket, kill: Kill) -> No
     second = bucket.run(fire=FIRES[1], input=every)
     assert first.run_id != second.run_id
     assert (first.windows_now, second.windows_now) == (7, 7)
-    kill.arm(60)
-    with pytest.raises(Killed):
+    with kill.after(60):
         bucket.run(fire=FIRES[2], input=every)
-    kill.arm(None)
     third = bucket.run(fire=FIRES[2], input=every)
     assert (third.attempt, bucket.run(fire=FIRES[2], input=every).windows_now) == (2, 0)
     bucket.check(bucket.files)
@@ -280,10 +274,8 @@ def test_plan_says_what_is_new(bucket: Bucket, kill: Kill) -> None:
     bucket.put("new", b"new")
     found = plan(job, NoProgress(), probe=False)
     assert (found.does, found.items, found.windows) == ("incremental", 1, 1)
-    kill.arm(10)
-    with pytest.raises(Killed):
+    with kill.after(10):
         bucket.run()
-    kill.arm(None)
     assert plan(job, NoProgress(), probe=False).does in ("incremental", "resume")
 
 

@@ -50,10 +50,8 @@ def test_killed_at_every_commit_point_the_table_is_the_undisturbed_one(
     assert passed == {*commit_points.POINTS} - missing
     for at in range(1, points + 1):
         shutil.rmtree(bucket.out)
-        kill.arm(at)
-        with pytest.raises(Killed):
+        with kill.after(at):
             bucket.run()
-        kill.arm(None)
         bucket.run()
         assert reader.dataset(bucket.out).to_table().equals(expected), at
         bucket.check(bucket.files)
@@ -93,10 +91,8 @@ def test_names_that_are_no_utf8_are_items_like_others(tmp_path: Path, texts_mode
     assert (bad["uri"], bad["error"]) == (f"file://{bucket.folder}/n%FF.txt", "TextError")
     bucket.check(bucket.files)
     shutil.rmtree(bucket.out)
-    kill.arm(60)
-    with pytest.raises(Killed):
+    with kill.after(60):
         bucket.run()
-    kill.arm(None)
     assert 0 < bucket.run().windows_now < 5
     assert reader.dataset(bucket.out).to_table().equals(expected)
     bucket.check(bucket.files)
@@ -190,13 +186,10 @@ def test_a_run_that_was_superseded_before_it_was_done_is_gone_on_with(
 ) -> None:
     bucket = Bucket(tmp_path, texts_model)
     fill(bucket)
-    kill.arm(60)
-    with pytest.raises(Killed):
+    with kill.after(60):
         bucket.run()
-    kill.arm(60)
-    with pytest.raises(Killed):
+    with kill.after(60):
         bucket.run(supersede=True, options=OPTIONS | {"top_k": 3})
-    kill.arm(None)
     result = bucket.run(supersede=True)
     assert 0 < result.windows_now < 7
     assert result.attempt == 2
@@ -341,15 +334,9 @@ def test_gc_deletes_nothing_that_is_young_or_of_use(tmp_path: Path, texts_model:
     bucket.check(bucket.files)
 
 
-def test_events_tell_the_whole_story(tmp_path: Path, texts_model: Path, kill: Kill) -> None:
-    bucket = Bucket(tmp_path, texts_model)
-    fill(bucket, bad="a")
-    kill.arm(60)
-    with pytest.raises(Killed):
-        bucket.run()
-    kill.arm(None)
-    result = bucket.run()
-    storage = open_storage(bucket.out)
+def test_events_tell_the_whole_story(killed: Bucket) -> None:
+    result = killed.run()
+    storage = open_storage(killed.out)
     told = list(events.read(storage, result.run_id))
     first, second = ([event for event in told if event["attempt"] == attempt] for attempt in (1, 2))
     assert first[0]["event"] == "attempt_started"

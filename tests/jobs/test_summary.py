@@ -15,8 +15,7 @@ from jobs.events import Events, recorded
 from jobs.records import Record, read_record
 from jobs.summary import VERSION, Live, Story, Summary, read_summary
 from pipelines.storage import OutputError, Storage, open_storage
-from tests.jobs.bucket import Bucket, fill
-from tests.jobs.inprocess import Kill, Killed
+from tests.jobs.bucket import Bucket
 
 RECORD = Record("run1", "first", None, {"task": "latents"})
 BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
@@ -62,21 +61,15 @@ def told(*happened: dict[str, Any]) -> Summary:
     return story.summary("out", RECORD, "job")
 
 
-def test_a_killed_and_resumed_run(tmp_path: Path, texts_model: Path, kill: Kill) -> None:
-    bucket = Bucket(tmp_path, texts_model)
-    fill(bucket, bad="ad")
-    kill.arm(60)
-    with pytest.raises(Killed):
-        bucket.run()
-    kill.arm(None)
-    storage = open_storage(bucket.out)
+def test_a_killed_and_resumed_run(killed: Bucket) -> None:
+    storage = open_storage(killed.out)
     [run_id] = {name.split("/")[1] for name in storage.names("runs") if name.endswith("run.json")}
     record = read_record(storage, run_id)
     assert record
     before = read_summary(storage, record, "texts")
     assert (before.outcome, before.manifest, before.items_quarantined) == ("failed", None, None)
     assert 0 < before.shards_done < before.shards == 4
-    result = bucket.run()
+    result = killed.run()
     made = read_summary(storage, record, "texts")
     assert made.outcome == "done"
     assert (made.shards_done, made.manifest) == (4, 1)
