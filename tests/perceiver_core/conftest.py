@@ -1,9 +1,9 @@
-"""A small multimodal model with weights at which a mistake shows, and inputs for it."""
+"""A small multimodal model with weights at which a mistake shows, and inputs for it; a cache; a tokenizer."""
 
 import pytest
 import torch
 
-from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding
+from perceiver_core import PerceiverConfig, PerceiverForMultimodalAutoencoding, PerceiverTokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +13,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield threads
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of checkpoints of this test's own."""
+    monkeypatch.setenv("PERCEIVER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "checkpoints"
+
+
+@pytest.fixture
+def tokenizer():
+    return PerceiverTokenizer()
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.scheduling.store import ScheduleStore
+
 
 @pytest.fixture
 def in_memory() -> Iterator[Path]:
@@ -13,3 +15,9 @@ def in_memory() -> Iterator[Path]:
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=memory if Path(memory).is_dir() else None) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ScheduleStore:
+    """Of schedules, with none in it."""
+    return ScheduleStore(tmp_path)

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from jobs.scheduling import alerts, tick
 from jobs.scheduling.records import Terms, Tick
 from jobs.scheduling.spec import ScheduleSpec
 from jobs.scheduling.steps import STEPS
+from jobs.scheduling.store import ScheduleStore
 from jobs.scheduling.tick import Outcome
 
 
@@ -22,10 +23,19 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+HOUR = timedelta(hours=1)
+NOON = at("2026-11-26T12:00:00")
+
+
 def terms(cron: str = "0 * * * *", target: str = "local", **more: Any) -> Terms:
     """As a job's that has such a schedule."""
     spec = ScheduleSpec(cron=cron, **more)
     return Terms({"name": "nightly", "schedule": spec.model_dump(mode="json")}, target)
+
+
+def states(store: ScheduleStore, name: str = "nightly") -> list[tuple[str, str]]:
+    """The hour and the state of each tick, in order."""
+    return [(one.tick[11:16], one.state) for one in reversed(store.ticks(name))]
 
 
 def run_of(tick: Tick) -> str:
