@@ -2,54 +2,32 @@
 
 Fourier features are computed in float32 whatever the model's dtype, in upstream's order of operations, and cast after
 that: audio phases reach pi * 15360, where float32 is 6.4e-3 off, and the released weights expect these very roundings.
-They are never buffers: a buffer would have no values after a meta-device load.
+GPUs round otherwise, and upstream, before 5.23, knows only the CPU's: so the features of each axis, which are few, are
+computed on the CPU, and put together on the device. They are never buffers: a buffer would have no values after a
+meta-device load.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def input_positions(index_dims: Sequence[int], device: torch.device) -> Tensor:
-    """Positions of a whole grid as the encoder sees it, both ends of [-1, 1] included: (prod(index_dims), d)."""
-    axes = [torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device) for n in index_dims]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+def input_positions(n: int) -> Tensor:
+    """Positions of an axis of n as the encoder sees it, both ends of [-1, 1] included: (n,), on the CPU."""
+    return torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device="cpu")
 
 
-def output_positions(indices: Tensor, index_dims: Sequence[int]) -> Tensor:
-    """Positions of flat indices (..., M) as the decoder sees them, the right end excluded: -1 + 2 i / n; (..., M, d).
+def output_positions(n: int) -> Tensor:
+    """Positions of an axis of n as the decoder sees it, the right end excluded: -1 + 2 i / n; (n,), on the CPU.
 
     This is the published recipe. Upstream's decode without subsampling would use the encoder's positions.
     """
-    coordinates = torch.stack(torch.unravel_index(indices.long(), tuple(index_dims)), dim=-1)
-    return -1 + 2 * coordinates / torch.tensor(index_dims, device=indices.device)
-
-
-def fourier_features(
-    positions: Tensor,
-    num_bands: int,
-    max_resolution: Sequence[int],
-    concat_pos: bool = True,
-    sine_only: bool = False,
-) -> Tensor:
-    """Features of positions (..., M, d): [positions, sines, cosines], the last two (..., M, d * num_bands) each.
-
-    The bands of an axis run from 1 to half of its `max_resolution`.
-    """
-    bands = torch.stack(
-        [
-            torch.linspace(1.0, resolution / 2, num_bands, dtype=torch.float32, device=positions.device)
-            for resolution in max_resolution
-        ]
-    )  # (d, num_bands)
-    phases = math.pi * (positions[..., None] * bands).flatten(-2)  # (..., M, d * num_bands)
-    waves = [torch.sin(phases)] if sine_only else [torch.sin(phases), torch.cos(phases)]
-    return torch.cat([positions, *waves] if concat_pos else waves, dim=-1)
+    return -1 + 2 * torch.arange(n, device="cpu") / n
 
 
 class PositionEncoding(nn.Module):
@@ -95,17 +73,31 @@ class PerceiverFourierPositionEncoding(PositionEncoding):
 
     def of_inputs(self, index_dims: Sequence[int], device: torch.device, interpolate: bool = False) -> Tensor:
         self._check(index_dims)
-        return self.features(input_positions(index_dims, device))
+        tables = [self.of_axis(axis, input_positions(n)) for axis, n in enumerate(index_dims)]
+        parts = []
+        for axis, table in _in_order(tables):
+            shape = [1] * len(index_dims) + [table.shape[1]]
+            shape[axis] = table.shape[0]
+            parts.append(table.to(device).view(shape).expand(*index_dims, -1))
+        return torch.cat(parts, dim=-1).flatten(0, -2)  # (N, output_size())
 
     def of_outputs(self, indices: Tensor, index_dims: Sequence[int]) -> Tensor:
         self._check(index_dims)
-        return self.features(output_positions(indices, index_dims))
+        tables = [self.of_axis(axis, output_positions(n)) for axis, n in enumerate(index_dims)]
+        coordinates = torch.unravel_index(indices.long(), tuple(index_dims))  # d of (..., M)
+        parts = [table.to(indices.device)[coordinates[axis]] for axis, table in _in_order(tables)]
+        return torch.cat(parts, dim=-1)  # (..., M, output_size())
 
-    def features(self, positions: Tensor) -> Tensor:
-        """Features of any positions (..., M, d)."""
-        return fourier_features(
-            positions, self.num_bands, self.max_resolution, self.concat_pos, self.sine_only
-        )
+    def of_axis(self, axis: int, positions: Tensor) -> list[Tensor]:
+        """What the positions (n,) of one axis come to: [positions (n, 1)], sines (n, num_bands), [cosines].
+
+        In the features of a grid, each of these stands behind those of the same kind of the axes before.
+        """
+        last = self.max_resolution[axis] / 2
+        bands = torch.linspace(1.0, last, self.num_bands, dtype=torch.float32, device="cpu")
+        phases = math.pi * (positions[:, None] * bands)  # (n, num_bands)
+        waves = [torch.sin(phases)] if self.sine_only else [torch.sin(phases), torch.cos(phases)]
+        return [positions[:, None], *waves] if self.concat_pos else waves
 
     def _check(self, index_dims: Sequence[int]) -> None:
         if len(index_dims) != len(self.max_resolution):
@@ -114,6 +106,12 @@ class PerceiverFourierPositionEncoding(PositionEncoding):
                 f"grid {tuple(index_dims)}. Give one resolution for each dimension: (height, width) for images, "
                 "(frames, height, width) for video, (samples,) for sound."
             )
+
+
+def _in_order(tables: Sequence[Sequence[Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """The tables of each axis as they stand in the features, with their axis: by kind, then by axis."""
+    for kind in zip(*tables, strict=True):
+        yield from enumerate(kind)
 
 
 class PerceiverTrainablePositionEncoding(PositionEncoding):

@@ -112,8 +112,8 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "positions.py",
         [
             (
-                "-1 + 2 * coordinates / torch.tensor(index_dims, device=indices.device)",
-                "-1 + 2 * coordinates / (torch.tensor(index_dims, device=indices.device) - 1)",
+                '-1 + 2 * torch.arange(n, device="cpu") / n',
+                '-1 + 2 * torch.arange(n, device="cpu") / (n - 1)',
             )
         ],
     ),
@@ -122,8 +122,8 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "positions.py",
         [
             (
-                "math.pi * (positions[..., None] * bands).flatten(-2)",
-                "(positions[..., None] * (math.pi * bands)).flatten(-2)",
+                "math.pi * (positions[:, None] * bands)",
+                "positions[:, None] * (math.pi * bands)",
             )
         ],
     ),
@@ -133,12 +133,7 @@ MUTATIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "height and width swapped": (
         "positions.py",
-        [
-            (
-                "return self.features(input_positions(index_dims, device))",
-                "return self.features(input_positions(index_dims, device).flip(-1))",
-            )
-        ],
+        [("yield from enumerate(kind)", "yield from reversed([*enumerate(kind)])")],
     ),
     "patches by channel first": (
         "image_preprocessor.py",

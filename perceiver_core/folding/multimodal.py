@@ -178,8 +178,7 @@ def _queries(decoder: PerceiverAbstractDecoder, padding: Tensor) -> Queries:
     grid: tuple[int, ...] = tuple(basic.every_point().shape)
     if isinstance(encoding, PerceiverFourierPositionEncoding):
         grid = cast(tuple[int, ...], basic.index_dims)
-        lines = [output_positions(torch.arange(n, device=device), (n,))[:, 0] for n in grid]
-        axes = fourier_axes(encoding, lines)
+        axes = fourier_axes(encoding, [output_positions(n) for n in grid], device)
     else:
         table = cast(PerceiverTrainablePositionEncoding, encoding).position_embeddings.detach().double()
         axes = [Axis(torch.arange(table.shape[1], device=device), table)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perceiver_core.positions import PerceiverFourierPositionEncoding, PositionEncoding
+from perceiver_core.positions import PerceiverFourierPositionEncoding, PositionEncoding, input_positions
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,20 @@ class Axis:
     features: Tensor  #: (n, c), float64
 
 
-def fourier_axes(encoding: PerceiverFourierPositionEncoding, axes: Sequence[Tensor]) -> list[Axis]:
+def fourier_axes(
+    encoding: PerceiverFourierPositionEncoding, axes: Sequence[Tensor], device: torch.device
+) -> list[Axis]:
     """The axes of Fourier features, at the positions (n,) of each, bit for bit those that the plain model computes."""
-    d, bands = encoding.num_dimensions, encoding.num_bands
-    waves = 1 if encoding.sine_only else 2
-    start = d if encoding.concat_pos else 0
-    found = []
-    for i, positions in enumerate(axes):
-        own = [torch.arange(i, i + 1)] if encoding.concat_pos else []
-        own += [torch.arange(bands) + start + (wave * d + i) * bands for wave in range(waves)]
-        channels = torch.cat(own).to(positions.device)
-        grid = positions.new_zeros(positions.shape[0], d)
-        grid[:, i] = positions
-        found.append(Axis(channels, encoding.features(grid)[:, channels].double()))
+    found, d = [], len(axes)
+    for axis, positions in enumerate(axes):
+        tables = encoding.of_axis(axis, positions)
+        channels, start = [], 0
+        for table in tables:  # behind those of the same kind of the axes before
+            width = table.shape[1]
+            channels.append(torch.arange(width) + start + axis * width)
+            start += d * width
+        features = torch.cat(tables, dim=1).to(device).double()  # (n, c)
+        found.append(Axis(torch.cat(channels).to(device), features))
     return found
 
 
@@ -63,8 +64,7 @@ def positions_on(
     """The features of an input's positions, as the encoder sees them."""
     is_plain = isinstance(projection, torch.nn.Identity)
     if isinstance(encoding, PerceiverFourierPositionEncoding) and is_plain:
-        lines = [torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device) for n in grid]
-        axes = fourier_axes(encoding, lines)
+        axes = fourier_axes(encoding, [input_positions(n) for n in grid], device)
         total = _outer_sum([axis.features.sum(1) for axis in axes])
         square = _outer_sum([axis.features.square().sum(1) for axis in axes])
         channels = encoding.output_size()
