@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test e2e parity sources clusters faults nodes mutations fuzz lint type bench image demo-checkpoint clean
+.PHONY: demo test e2e parity sources clusters faults nodes gpus mutations fuzz lint type bench image demo-checkpoint clean
 
 demo: $(VENV)/.runtime  ## eight small videos through a small model, to a table, MP4s and a picture
 	$(BIN)/perceive run examples/reconstruct.yaml
@@ -29,6 +29,9 @@ faults: $(VENV)/.dev  ## kills, full disks, stores that fail, zombies: is every 
 
 nodes: $(VENV)/.dev  ## clusters whose nodes are killed, added and cut off: the same table?
 	$(BIN)/python -m pytest -m nodes -rP
+
+gpus: $(VENV)/.dev  ## models and runs on this machine's GPU: the CPU's answers, and its failures for real
+	$(BIN)/python -m pytest -m gpus
 
 mutations: $(VENV)/.dev  ## injects bugs into a copy of perceiver_core: does a test notice each?
 	$(BIN)/python -m tests.mutations

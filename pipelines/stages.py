@@ -34,6 +34,7 @@ from pipelines.trouble import (
     broken_device,
     end_process,
     first_line,
+    is_short,
     is_sick,
     nonfinite,
     nonfinite_error,
@@ -274,16 +275,16 @@ class Predict:
         while True:
             try:
                 return self._in_batches(windows, batch, chunk), halved
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if is_sick(error):
+                    why = f"{type(error).__name__}: {first_line(error)}"
+                    if self.meter.may_replace("predict", shard, "device", why, _REPLACED):
+                        end_process()
+                    raise broken_device(error, shard, _REPLACED + 1) from None
+                if not is_short(error):
+                    raise
                 if batch == chunk == 1:
                     raise out_of_memory(error, str(self.model.device), self.plan.dtype) from None
-            except RuntimeError as error:
-                if not is_sick(error):
-                    raise
-                why = f"{type(error).__name__}: {first_line(error)}"
-                if self.meter.may_replace("predict", shard, "device", why, _REPLACED):
-                    end_process()
-                raise broken_device(error, shard, _REPLACED + 1) from None
             # Not in the handler: its traceback holds on to what the failed call had on the device.
             torch.cuda.empty_cache()
             batch, chunk, halved = max(1, batch // 2), max(1, chunk // 2), halved + 1

@@ -25,6 +25,8 @@ _TRIES = 3  # more, of a shard that its worker died over; by default Ray would g
 _LEAST = 4  # tries of an item, even if each of them takes longer to fail than all patience
 #: How CUDA's libraries begin their errors, where PyTorch has no class for them.
 _SICK = ("CUDA error", "device-side assert", "CUBLAS", "cuDNN error")
+#: And how they say that there is no memory for their own needs, which PyTorch's allocator holds.
+_SHORT = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 #: Decibels of a perfect reconstruction, or of silence for silence, are infinite; NaN they are not.
 _UNBOUNDED = ("video_psnr", "audio_psnr")
 
@@ -123,12 +125,19 @@ def _changed(what: str, error: str) -> ItemError:
     return ItemError.of(SourceError(message), READ)
 
 
+def is_short(error: RuntimeError) -> bool:
+    """Whether an error says that the device has no memory left: with less at once, it goes on."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _SHORT)
+
+
 def is_sick(error: RuntimeError) -> bool:
     """Whether an error says that the device's context is broken: all calls after it fail, in this process."""
     import torch
 
     known: Any = getattr(torch, "AcceleratorError", ())  # since 2.8
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_short(error):
         return False
     return isinstance(error, known) or any(text in str(error) for text in _SICK)
 

@@ -113,6 +113,32 @@ def test_windows_are_counted_once_however_late_memory_runs_out(block: pa.Table) 
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+        ),  # as an H100 did
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
+    ids=["torch", "cublas", "cudnn", "driver"],
+)
+def test_libraries_without_memory_are_no_sick_device(block: pa.Table, error: RuntimeError) -> None:
+    """What PyTorch's allocator holds, CUDA's libraries have not: once it lets go, they begin."""
+
+    class Short(Copying):
+        def predict(self, model: Any, batch: Any, chunk: int) -> dict[str, np.ndarray]:
+            if len(batch["video"]) > 2:
+                raise error
+            return super().predict(model, batch, chunk)
+
+    meter = Told()
+    assert notes_of(predictor(Short(top_k=2), meter)(block))["halved"] == 1
+    assert [(one["kind"], one["batch"], one["chunk"]) for one in meter.heard()] == [("oom_halved", 2, 500)]
+
+
+@pytest.mark.parametrize(
     ("dtype", "advice"), [("float32", r"set model\.dtype to bfloat16, "), ("bfloat16", "")]
 )
 def test_a_window_that_does_not_fit_says_what_to_set(block: pa.Table, dtype: str, advice: str) -> None:
