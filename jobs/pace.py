@@ -130,20 +130,16 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0, in_the_end:
 
     Once all windows are done nothing limits any more, unless it is asked what did, and not what does `in_the_end`.
     """
-    device = "cpu"
-    marks: list[Mapping[str, Any]] = []
-    for event in events:
-        if event.get("event") == "attempt_started":
-            device, marks = event["device"], []
-        elif event.get("event") == "progress":
-            marks.append(event)
+    found = paced(events, seconds)
+    device = next((event["device"] for event in found if event["event"] == "attempt_started"), "cpu")
+    marks = [event for event in found if event["event"] == "progress"]
     if not marks:
         return None
     last = marks[-1]
-    stages = _stages(marks, seconds)
+    stages = _stages(marks)
     _, predict, write = stages
     to_do = _to_do(last)
-    rate, written = (_rate(marks, seconds, stage) for stage in ("predict", "write"))
+    rate, written = (_rate(marks, stage) for stage in ("predict", "write"))
     left = (to_do - predict.windows) / rate if rate else None
     if predict.windows >= to_do:
         left = (to_do - write.windows) / written if written else 0.0 if write.windows >= to_do else None
@@ -157,20 +153,30 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0, in_the_end:
     )
 
 
-def _base(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> Mapping[str, Any]:
-    """The mark to compare the last one with: so long before it, but not before the stage's first worker had work."""
+def paced(events: Iterable[Mapping[str, Any]], seconds: float = 60.0) -> list[Mapping[str, Any]]:
+    """Those events that their `pace` is made of, and that of more events to come: few, however many there are."""
+    start: list[Mapping[str, Any]] = []
+    marks: list[Mapping[str, Any]] = []
+    for event in events:
+        if event.get("event") == "attempt_started":
+            start, marks = [event], []
+        elif event.get("event") == "progress":
+            marks.append(event)
+    long_ago = (i for i in reversed(range(len(marks))) if _seconds(marks[i], marks[-1]) >= seconds)
+    return start + marks[next(long_ago, 0) :]
+
+
+def _base(marks: Sequence[Mapping[str, Any]], stage: str) -> Mapping[str, Any]:
+    """The mark to compare the last one with: the first, but not from before the stage's first worker had work."""
     idle = [
-        i
-        for i, mark in enumerate(marks)
-        if not (mark["stages"][stage]["windows"] or mark["stages"][stage]["busy_s"])
+        mark for mark in marks if not (mark["stages"][stage]["windows"] or mark["stages"][stage]["busy_s"])
     ]
-    long_ago = [i for i, mark in enumerate(marks) if _seconds(mark, marks[-1]) >= seconds]
-    return marks[max([0, *idle[-1:], *long_ago[-1:]])]
+    return [marks[0], *idle][-1]
 
 
-def _rate(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> float | None:
+def _rate(marks: Sequence[Mapping[str, Any]], stage: str) -> float | None:
     """A stage's windows a second; None before the first."""
-    base = _base(marks, seconds, stage)
+    base = _base(marks, stage)
     passed = _seconds(base, marks[-1])
     return (
         moved(base, marks[-1], stage, "windows") / passed
@@ -212,12 +218,12 @@ def _to_do(mark: Mapping[str, Any]) -> int:
     return found
 
 
-def _stages(marks: Sequence[Mapping[str, Any]], seconds: float) -> tuple[StagePace, ...]:
+def _stages(marks: Sequence[Mapping[str, Any]]) -> tuple[StagePace, ...]:
     last = marks[-1]
     waiting = queues(last)
     stages = []
     for name in STAGES:
-        now, base = last["stages"][name], _base(marks, seconds, name)
+        now, base = last["stages"][name], _base(marks, name)
         passed = _seconds(base, last)
         worked = moved(base, last, name, "busy_s")
         windows, busy = moved(base, last, name, "windows"), worked

@@ -22,7 +22,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pipelines import commit_points, transient
 from pipelines.items import InputError, locate
-from pipelines.storage import OutputError, Stored, told_of_disk
+from pipelines.storage import OutputError, Place, Stored, told_of_disk
 
 #: The drivers that pass a condition on to their store, in every way in which they upload.
 _DRIVERS = {"s3fs", "gcsfs", "adlfs"}
@@ -30,6 +30,9 @@ _CHUNK = 4 << 20  # compared at a time, and read ahead
 _MOST = 32 << 20  # read at a time
 _UPLOADS = 4  # parts of one file at a time, in memory: of S3 50 MB each; adlfs's default is 128 of them
 _READS = 16  # files of a log at a time
+#: How much later than others of its time a file of a log may come. Each is asked for while its writer has patience, and
+#: stores refuse who is more than 15 minutes from their time.
+_LATE_NS = 3600 * 10**9
 
 _T = TypeVar("_T")
 _Page = tuple[list[str], str | None]  # keys, and the next page's token
@@ -93,11 +96,19 @@ class ObjectStorage:
         self.write(f"{name}/{_next_time():020d}-{os.getpid():010d}-{uuid.uuid4().hex}", data)
 
     def appended(self, name: str) -> bytes:
-        names = list(self.names(name))
+        return self.added(name, None)[0]
+
+    def added(self, name: str, place: Place) -> tuple[bytes, Place]:
+        read = place or frozenset()
+        assert isinstance(read, frozenset)
+        names = [one for one in self.names(name, _long_before(read)) if one not in read]
+        read = read.union(names)
+        long_before = _long_before(read)
+        place = frozenset(one for one in read if one > long_before)
         if len(names) < 2:
-            return b"".join(map(self.read, names))
+            return b"".join(map(self.read, names)), place
         with ThreadPoolExecutor(min(_READS, len(names))) as pool:
-            return b"".join(pool.map(self.read, names))
+            return b"".join(pool.map(self.read, names)), place
 
     def read(self, name: str) -> bytes:
         return self._tried(name, "be read", partial(self._read, name), missing=True)
@@ -381,6 +392,14 @@ def _drafts(temporary: str, process: int) -> Path:
             f"{error.strerror}. Set TMPDIR to a folder that can."
         ) from error
     return folder
+
+
+def _long_before(read: frozenset[str]) -> str:
+    """The name after which those of a log are that may be new to whoever has read these; empty: all may."""
+    if not read:
+        return ""
+    folder, _, last = max(read).rpartition("/")
+    return f"{folder}/{max(0, int(last.partition('-')[0]) - _LATE_NS):020d}"
 
 
 _clock = Lock()

@@ -8,7 +8,7 @@ import pytest
 from cluster.target import Sent
 from jobs.events import Events
 from jobs.lease import held
-from jobs.observing import Status, observe
+from jobs.observing import Status, Watch, observe
 from jobs.states import STATES
 from pipelines.storage import Storage, open_storage
 
@@ -38,7 +38,7 @@ def committed(shard: int, quarantined: int = 0) -> tuple[str, dict[str, Any]]:
 
 
 def seen(storage: Storage, sent: Sent | None = None) -> Status:
-    return observe(storage, RUN, sent)
+    return observe(Watch(storage, RUN), sent)
 
 
 def ended(storage: Storage, *told: tuple[str, dict[str, Any]]) -> Status:
@@ -90,7 +90,7 @@ def test_running_while_its_lease_is_held(storage: Storage) -> None:
     happened(storage, 1, ("attempt_started", STARTED))
     with held(storage, RUN, None):
         assert (seen(storage).state, seen(storage).exit_code) == ("running", None)
-        assert observe(storage, "another").state == "lost"
+        assert observe(Watch(storage, "another")).state == "lost"
     assert seen(storage).state == "lost"
 
 
