@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 import psutil
@@ -23,6 +21,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from pipelines import commit_points, transient
 from pipelines.items import InputError, locate
 from pipelines.storage import OutputError, Place, Stored, told_of_disk
+from pipelines.storage.pieces import long_before, next_piece
 
 #: The drivers that pass a condition on to their store, in every way in which they upload.
 _DRIVERS = {"s3fs", "gcsfs", "adlfs"}
@@ -30,9 +29,6 @@ _CHUNK = 4 << 20  # compared at a time, and read ahead
 _MOST = 32 << 20  # read at a time
 _UPLOADS = 4  # parts of one file at a time, in memory: of S3 50 MB each; adlfs's default is 128 of them
 _READS = 16  # files of a log at a time
-#: How much later than others of its time a file of a log may come. Each is asked for while its writer has patience, and
-#: stores refuse who is more than 15 minutes from their time.
-_LATE_NS = 3600 * 10**9
 
 _T = TypeVar("_T")
 _Page = tuple[list[str], str | None]  # keys, and the next page's token
@@ -93,7 +89,7 @@ class ObjectStorage:
         self._tried(name, "be written", lambda: self._fs.pipe_file(self._path(name), data))
 
     def append(self, name: str, data: bytes) -> None:
-        self.write(f"{name}/{_next_time():020d}-{os.getpid():010d}-{uuid.uuid4().hex}", data)
+        self.write(next_piece(name), data)
 
     def appended(self, name: str) -> bytes:
         return self.added(name, None)[0]
@@ -101,10 +97,10 @@ class ObjectStorage:
     def added(self, name: str, place: Place) -> tuple[bytes, Place]:
         read = place or frozenset()
         assert isinstance(read, frozenset)
-        names = [one for one in self.names(name, _long_before(read)) if one not in read]
+        names = [one for one in self.names(name, long_before(read)) if one not in read]
         read = read.union(names)
-        long_before = _long_before(read)
-        place = frozenset(one for one in read if one > long_before)
+        late = long_before(read)
+        place = frozenset(one for one in read if one > late)
         if len(names) < 2:
             return b"".join(map(self.read, names)), place
         with ThreadPoolExecutor(min(_READS, len(names))) as pool:
@@ -392,23 +388,3 @@ def _drafts(temporary: str, process: int) -> Path:
             f"{error.strerror}. Set TMPDIR to a folder that can."
         ) from error
     return folder
-
-
-def _long_before(read: frozenset[str]) -> str:
-    """The name after which those of a log are that may be new to whoever has read these; empty: all may."""
-    if not read:
-        return ""
-    folder, _, last = max(read).rpartition("/")
-    return f"{folder}/{max(0, int(last.partition('-')[0]) - _LATE_NS):020d}"
-
-
-_clock = Lock()
-_last_time = 0
-
-
-def _next_time() -> int:
-    """The time in nanoseconds, which in a process doesn't repeat or go back: its lines stay in order."""
-    global _last_time  # noqa: PLW0603
-    with _clock:
-        _last_time = max(time.time_ns(), _last_time + 1)
-        return _last_time
