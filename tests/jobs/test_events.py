@@ -59,10 +59,12 @@ def test_a_line_that_a_kill_cut_short_spoils_no_other(storage: Storage) -> None:
     assert len(path.read_text().splitlines()) == 3
 
 
+SHARE = st.sampled_from([0.0, 0.3, 0.9, 1.0])  # of a line without its end
 STEPS = st.one_of(
     st.just("note"),
     st.just("look"),
-    st.floats(0, 1).map(lambda share: ("killed", share)),  # within a line, of which so much was written
+    st.tuples(st.just("killed"), SHARE),  # when so much of a line was written
+    st.tuples(st.just("seen"), SHARE),  # while
 )
 
 
@@ -83,8 +85,14 @@ def test_what_is_read_in_pieces_is_what_is_read_at_once(steps: list[Any]) -> Non
                 Events(storage, "run1", attempt).note("stalled", state={"of": attempt})
                 data = path.read_bytes()
                 begin = data[:-1].rfind(b"\n") + 1
-                os.truncate(path, begin + 1 + round(step[1] * (len(data) - begin - 2)))
-                attempt += 1
+                there = begin + 1 + round(step[1] * (len(data) - begin - 2))
+                os.truncate(path, there)
+                if step[0] == "killed":
+                    attempt += 1
+                    continue
+                found += reader.new()
+                assert found == list(read(storage, "run1"))
+                path.write_bytes(data)
         assert not list(reader.new())
 
 

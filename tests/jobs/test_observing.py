@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cluster.target import Sent
 from jobs import following
-from jobs.events import Events
+from jobs.events import Events, read
 from jobs.lease import Holder, held
 from jobs.observing import Status, Watch, observe
-from jobs.pace import STAGES
+from jobs.pace import STAGES, pace
 from jobs.states import STATES
 from jobs.store import Run, user_store
 from pipelines.storage import Storage, open_storage
@@ -194,7 +194,9 @@ def test_a_watch_that_is_kept_sees_what_a_new_one_does(
                     what = PROGRESS | {"stages": dict.fromkeys(STAGES, stage)}
                 at = f"2026-11-25T10:{seconds // 60:02}:{seconds % 60:02}+00:00"
                 Events(storage, RUN, attempt).note(kind, at, **what)
-            assert observe(kept) == observe(Watch(storage, RUN))
+            seen = observe(kept)
+            assert seen == observe(Watch(storage, RUN))
+            assert seen.pace == pace(read(storage, RUN))
         assert len(kept.paced) <= 2 + 60 // step_s + 1
 
 
