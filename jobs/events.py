@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pipelines.secrets import redacted
-from pipelines.storage import OutputError, Storage
+from pipelines.storage import OutputError, Place, Storage
 
 VERSION = 1
 #: Every kind's meaning and its own fields, which the README repeats.
@@ -159,11 +159,32 @@ def recorded(events: Events) -> Iterator[None]:
 
 def read(storage: Storage, run_id: str) -> Iterator[dict[str, Any]]:
     """The run's events, in order; a line that a kill cut short is left out."""
-    for line in storage.appended(_name(run_id)).splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
+    return Reader(storage, run_id).new()
+
+
+class Reader:
+    """A run's events as they come: it remembers how far it has read, so that each look costs what is new."""
+
+    def __init__(self, storage: Storage, run_id: str) -> None:
+        self._storage, self._name = storage, _name(run_id)
+        self._place: Place = None
+        self._rest = b""  # a line's beginning, whose end may still come
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """The events since the last call, in order; a line that a kill cut short is left out."""
+        data, self._place = self._storage.added(self._name, self._place)
+        lines = (self._rest + data).split(b"\n")
+        self._rest = b"" if _event(lines[-1]) else lines[-1]
+        yield from filter(None, map(_event, lines))
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """A line's event; None of one that is not whole."""
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return event
 
 
 def _told(error: BaseException) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cluster.target import Sent, Target
 from jobs.errors import TargetError, of_cluster
 from jobs.exit_codes import INTERRUPTED
 from jobs.lease import attempts
-from jobs.observing import Status, observe
+from jobs.observing import Status, Watch, observe
 from jobs.records import current, read_record, read_spec
 from jobs.spec import SpecError
 from jobs.states import AT_REST, State
@@ -69,7 +69,7 @@ def of_output(storage: Storage, run_id: str) -> Run:
     record = read_record(storage, run_id)
     assert record  # whose run.json was seen
     spec = read_spec(storage, record)
-    seen = observe(storage, run_id)
+    seen = observe(Watch(storage, run_id))
     return Run(
         run_id=run_id,
         name=spec["name"],
@@ -93,10 +93,18 @@ def adopt(out: str, store: RunStore) -> list[Run]:
     return [refreshed(store.add(of_output(storage, run_id)), store)[0] for run_id in sorted(names)]
 
 
-def refreshed(run: Run, store: RunStore, tell: Callable[[str], None] = lambda _: None) -> tuple[Run, Status]:
+def watched(run: Run) -> Watch:
+    """To look at a run more than once, where `refreshed` is given it each time."""
+    return Watch(open_storage(run.output), run.run_id)
+
+
+def refreshed(
+    run: Run, store: RunStore, tell: Callable[[str], None] = lambda _: None, watch: Watch | None = None
+) -> tuple[Run, Status]:
     """A run as it is now, which the store is told if it knows the run."""
+    watch = watch or watched(run)
     while True:
-        seen = observe(open_storage(run.output), run.run_id, _sent(run, store, tell), tell)
+        seen = observe(watch, _sent(run, store, tell), tell)
         state: State = seen.state
         if run.state == "stopping" and state in ("running", "submitted"):
             state = "stopping"

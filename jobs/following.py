@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jobs import events
 from jobs.errors import of_cluster
-from jobs.finding import refreshed, target_named
+from jobs.events import Reader
+from jobs.finding import refreshed, target_named, watched
 from jobs.lease import last
 from jobs.spec import SpecError
 from jobs.states import AT_REST
@@ -26,14 +26,11 @@ def written(run: Run, store: RunStore, follow: bool) -> Iterator[str]:
 
 def happened(run: Run, store: RunStore, follow: bool) -> Iterator[dict[str, Any]]:
     """The run's events; with `follow` as they happen, until it is at rest."""
-    storage, told = open_storage(run.output), 0
+    events, watch = Reader(open_storage(run.output), run.run_id), watched(run)
     while True:
-        at_rest = (
-            not follow or refreshed(run, store)[0].state in AT_REST
-        )  # before the read: all is there then
-        found = list(events.read(storage, run.run_id))
-        yield from found[told:]
-        told = len(found)
+        # Before the read: all is there then.
+        at_rest = not follow or refreshed(run, store, watch=watch)[0].state in AT_REST
+        yield from events.new()
         if at_rest:
             return
         time.sleep(_EVERY_S)

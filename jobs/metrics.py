@@ -8,12 +8,11 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster.local import metrics_address
-from jobs.pace import STAGES
+from jobs.pace import STAGES, moved, seconds_between, share_busy
 from jobs.store import state_folder
 
 #: Of every series. `job` alone is Prometheus' own word, for what it scrapes.
@@ -110,15 +109,14 @@ class Account:
             self._count("perceiver_quarantined_rows_total", rows, error)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
-        before, self._mark = self._mark, event
+        before, self._mark = self._mark or _nothing(event), event
         for stage in STAGES:
-            now = event["stages"][stage]
-            then = before["stages"][stage] if before else {"windows": 0, "busy_s": 0.0}
-            self._count("perceiver_windows_total", _more(then, now, "windows"), stage)
-            self._count("perceiver_busy_seconds_total", _more(then, now, "busy_s"), stage)
-            self._set("perceiver_workers", now["workers"], stage)
+            self._count("perceiver_windows_total", moved(before, event, stage, "windows"), stage)
+            self._count("perceiver_busy_seconds_total", moved(before, event, stage, "busy_s"), stage)
+            self._set("perceiver_workers", event["stages"][stage]["workers"], stage)
         self._set("perceiver_windows_remaining", event["total"] - event["windows"])
-        if before and (share := _busy(before, event)) is not None:
+        had = event["stages"]["predict"]["workers"] * seconds_between(before["time"], event["time"])
+        if (share := share_busy(moved(before, event, "predict", "busy_s"), had)) is not None:
             self._set("perceiver_device_busy_ratio", share)
 
     def _count(self, name: str, more: float, *tags: str) -> None:
@@ -129,18 +127,9 @@ class Account:
         self.gauges[name, tags] = value
 
 
-def _more(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> float:
-    """What has come since; a meter that was lost has begun at zero again."""
-    more: float = now[what] - then[what] if now[what] >= then[what] else now[what]
-    return more
-
-
-def _busy(before: Mapping[str, Any], event: Mapping[str, Any]) -> float | None:
-    """The share of their time in which predict's workers worked between two marks of progress."""
-    then, now = (mark["stages"]["predict"] for mark in (before, event))
-    began, ended = (datetime.fromisoformat(mark["time"]) for mark in (before, event))
-    had = now["workers"] * (ended - began).total_seconds()  # not more than 0 where a clock was set
-    return min(1.0, _more(then, now, "busy_s") / had) if had > 0 else None
+def _nothing(mark: Mapping[str, Any]) -> dict[str, Any]:
+    """A mark of the same moment, as if no stage had done anything yet."""
+    return {**mark, "stages": {stage: {"windows": 0, "busy_s": 0.0} for stage in STAGES}}
 
 
 class Metrics:

@@ -35,6 +35,7 @@ class Marks:
         self._workers = workers
         self._began, self._noted = time.monotonic(), -math.inf
         self._cores = _cpu_seconds()
+        self._windows, self._busy = _Counted(), _Counted()
 
     def look(self) -> None:
         """Note one if it is time."""
@@ -44,18 +45,18 @@ class Marks:
     def note(self) -> None:
         """Note one now."""
         self._noted = time.monotonic()
-        windows, busy = self._meter.read(), self._meter.busy()
+        windows, busy = self._windows.on(self._meter.read()), self._busy.on(self._meter.busy())
         before, self._cores = self._cores, _cpu_seconds()
         spent, idle = (now - then for now, then in zip(self._cores, before, strict=True))
         self._events.note(
             "progress",
-            windows=min(self._total, self._before + windows.get("predict", 0)),
+            windows=min(self._total, self._before + int(windows["predict"])),
             total=self._total,
             stages={
                 stage: {
                     "workers": self._workers[stage],
-                    "windows": windows.get(stage, 0),
-                    "busy_s": round(busy.get(stage, 0.0), 3),
+                    "windows": int(windows[stage]),
+                    "busy_s": round(busy[stage], 3),
                 }
                 for stage in STAGES
             },
@@ -63,6 +64,25 @@ class Marks:
             cores_busy=round(1 - idle / spent, 3) if spent > 0 else 0.0,
             memory=psutil.virtual_memory().used,
         )
+
+
+class _Counted:
+    """What a meter has counted, also over its loss: the next one began at zero, so all that it has has come since.
+
+    So marks never go back, and whoever reads them may take one from another.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}  # what meters that were lost had, as far as it was read
+        self._now: dict[str, float] = {}
+
+    def on(self, read: Mapping[str, float]) -> dict[str, float]:
+        """By stage, what has come in all, by what the meter says now."""
+        for stage, then in self._now.items():
+            if read.get(stage, 0) < then:
+                self._before[stage] = self._before.get(stage, 0) + then
+        self._now = dict(read)
+        return {stage: self._before.get(stage, 0) + read.get(stage, 0) for stage in STAGES}
 
 
 def marks_due(began: float, noted: float) -> bool:
@@ -110,20 +130,16 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0, in_the_end:
 
     Once all windows are done nothing limits any more, unless it is asked what did, and not what does `in_the_end`.
     """
-    device = "cpu"
-    marks: list[Mapping[str, Any]] = []
-    for event in events:
-        if event.get("event") == "attempt_started":
-            device, marks = event["device"], []
-        elif event.get("event") == "progress":
-            marks.append(event)
+    found = paced(events, seconds)
+    device = next((event["device"] for event in found if event["event"] == "attempt_started"), "cpu")
+    marks = [event for event in found if event["event"] == "progress"]
     if not marks:
         return None
     last = marks[-1]
-    stages = _stages(marks, seconds)
+    stages = _stages(marks)
     _, predict, write = stages
-    to_do = last["total"] - last["windows"] + predict.windows
-    rate, written = (_rate(marks, seconds, stage) for stage in ("predict", "write"))
+    to_do = _to_do(last)
+    rate, written = (_rate(marks, stage) for stage in ("predict", "write"))
     left = (to_do - predict.windows) / rate if rate else None
     if predict.windows >= to_do:
         left = (to_do - write.windows) / written if written else 0.0 if write.windows >= to_do else None
@@ -137,23 +153,33 @@ def pace(events: Iterable[Mapping[str, Any]], seconds: float = 60.0, in_the_end:
     )
 
 
-def _base(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> Mapping[str, Any]:
-    """The mark to compare the last one with: so long before it, but not before the stage's first worker had work."""
+def paced(events: Iterable[Mapping[str, Any]], seconds: float = 60.0) -> list[Mapping[str, Any]]:
+    """Those events that their `pace` is made of, and that of more events to come: few, however many there are."""
+    start: list[Mapping[str, Any]] = []
+    marks: list[Mapping[str, Any]] = []
+    for event in events:
+        if event.get("event") == "attempt_started":
+            start, marks = [event], []
+        elif event.get("event") == "progress":
+            marks.append(event)
+    long_ago = (i for i in reversed(range(len(marks))) if _seconds(marks[i], marks[-1]) >= seconds)
+    return start + marks[next(long_ago, 0) :]
+
+
+def _base(marks: Sequence[Mapping[str, Any]], stage: str) -> Mapping[str, Any]:
+    """The mark to compare the last one with: the first, but not from before the stage's first worker had work."""
     idle = [
-        i
-        for i, mark in enumerate(marks)
-        if not (mark["stages"][stage]["windows"] or mark["stages"][stage]["busy_s"])
+        mark for mark in marks if not (mark["stages"][stage]["windows"] or mark["stages"][stage]["busy_s"])
     ]
-    long_ago = [i for i, mark in enumerate(marks) if _seconds(mark, marks[-1]) >= seconds]
-    return marks[max([0, *idle[-1:], *long_ago[-1:]])]
+    return [marks[0], *idle][-1]
 
 
-def _rate(marks: Sequence[Mapping[str, Any]], seconds: float, stage: str) -> float | None:
+def _rate(marks: Sequence[Mapping[str, Any]], stage: str) -> float | None:
     """A stage's windows a second; None before the first."""
-    base = _base(marks, seconds, stage)
+    base = _base(marks, stage)
     passed = _seconds(base, marks[-1])
     return (
-        _moved(base, marks[-1], stage, "windows") / passed
+        moved(base, marks[-1], stage, "windows") / passed
         if passed and marks[-1]["stages"][stage]["windows"]
         else None
     )
@@ -168,33 +194,51 @@ def seconds_between(one: str, other: str) -> float:
     return max(0.0, (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
 
 
-def _moved(base: Mapping[str, Any], last: Mapping[str, Any], stage: str, what: str) -> float:
-    """By how much a stage's windows or seconds are more; a meter that was lost has begun at zero again."""
-    return max(0.0, last["stages"][stage][what] - base["stages"][stage][what])
+def moved(base: Mapping[str, Any], last: Mapping[str, Any], stage: str, what: str) -> float:
+    """By how much a stage's windows or seconds are more in a mark than in one before it, of the same attempt."""
+    more: float = last["stages"][stage][what] - base["stages"][stage][what]
+    return more
 
 
-def _stages(marks: Sequence[Mapping[str, Any]], seconds: float) -> tuple[StagePace, ...]:
+def share_busy(busy_s: float, had_s: float) -> float | None:
+    """The share of the time they had in which workers worked, 0 to 1; None if they had none."""
+    return min(1.0, busy_s / had_s) if had_s > 0 else None  # one flush may tell more seconds than have passed
+
+
+def queues(mark: Mapping[str, Any]) -> dict[str, int]:
+    """How many windows wait for each stage: all that the one before has done, and it hasn't."""
+    done = {stage: mark["stages"][stage]["windows"] for stage in STAGES}
+    before = [_to_do(mark), *done.values()]
+    return {stage: max(0, had - done[stage]) for stage, had in zip(STAGES, before, strict=False)}
+
+
+def _to_do(mark: Mapping[str, Any]) -> int:
+    """The windows of an attempt, done or not."""
+    found: int = mark["total"] - mark["windows"] + mark["stages"]["predict"]["windows"]
+    return found
+
+
+def _stages(marks: Sequence[Mapping[str, Any]]) -> tuple[StagePace, ...]:
     last = marks[-1]
-    waiting = last["total"] - last["windows"] + last["stages"]["predict"]["windows"]
+    waiting = queues(last)
     stages = []
     for name in STAGES:
-        now, base = last["stages"][name], _base(marks, seconds, name)
+        now, base = last["stages"][name], _base(marks, name)
         passed = _seconds(base, last)
-        windows, busy = (_moved(base, last, name, what) for what in ("windows", "busy_s"))
+        worked = moved(base, last, name, "busy_s")
+        windows, busy = moved(base, last, name, "windows"), worked
         if not windows:  # a shard takes longer than that
             windows, busy = now["windows"], now["busy_s"]
-        moved = _moved(base, last, name, "busy_s")
         stages.append(
             StagePace(
                 stage=name,
                 workers=now["workers"],
                 windows=now["windows"],
-                queue=max(0, waiting - now["windows"]),
-                busy=min(1.0, moved / (passed * now["workers"])) if passed else None,
+                queue=waiting[name],
+                busy=share_busy(worked, passed * now["workers"]),
                 capacity=now["workers"] * windows / busy if windows and busy else None,
             )
         )
-        waiting = now["windows"]
     return tuple(stages)
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from jobs import events
-from jobs.pace import STAGES, marks_due, pace, seconds_between
+from jobs.pace import STAGES, marks_due, pace, queues, seconds_between, share_busy
 from jobs.records import Record
 from pipelines.storage import Storage
 
@@ -284,16 +284,17 @@ class Story:
 
     def _stage(self, stage: str, marked: "list[_Attempt]") -> StageSummary:
         ends = [one.marks[-1]["stages"][stage] for one in marked]
-        queues = [one for attempt in marked for one in attempt.queues(stage)]
+        waited = [queues(mark)[stage] for attempt in marked for mark in attempt.marks]
         had = sum(one.worked * end["workers"] for one, end in zip(marked, ends, strict=True))
         busy = sum(end["busy_s"] for end in ends)
+        share = share_busy(busy, had)
         return StageSummary(
             workers=ends[-1]["workers"],
             windows=sum(end["windows"] for end in ends),
             busy_s=round(busy, 3),
-            busy=round(min(1.0, busy / had), 3) if had else None,
-            queue=queues[-1],
-            queue_most=max(queues),
+            busy=None if share is None else round(share, 3),
+            queue=waited[-1],
+            queue_most=max(waited),
             memory_peak=self.peaks.get(stage) or None,
         )
 
@@ -304,7 +305,7 @@ class Story:
                 attempt=one.number,
                 seconds=round((datetime.fromisoformat(mark["time"]) - began).total_seconds(), 1),
                 windows=mark["windows"],
-                queues={stage: _queue(mark, stage) for stage in STAGES},
+                queues=queues(mark),
                 cores_busy=mark["cores_busy"],
                 memory=mark.get("memory"),
             )
@@ -340,9 +341,6 @@ class _Attempt:
         """Seconds from its first mark to its last."""
         return seconds_between(self.marks[0]["time"], self.marks[-1]["time"])
 
-    def queues(self, stage: str) -> list[int]:
-        return [_queue(mark, stage) for mark in self.marks]
-
     def summary(self, last: bool) -> AttemptSummary:
         started, end = self.started or {}, self.end
         return AttemptSummary(
@@ -359,15 +357,6 @@ class _Attempt:
             error=end.get("error") if end else None,
             message=end.get("message", "") if end else "",
         )
-
-
-def _queue(mark: Mapping[str, Any], stage: str) -> int:
-    """How many windows wait for a stage: all that the one before has done, and it hasn't."""
-    stages = mark["stages"]
-    place = STAGES.index(stage)
-    to_do = mark["total"] - mark["windows"] + stages["predict"]["windows"]
-    before = stages[STAGES[place - 1]]["windows"] if place else to_do
-    return max(0, int(before) - int(stages[stage]["windows"]))
 
 
 def _thinned(points: list[Point]) -> list[Point]:

@@ -38,15 +38,16 @@ def attach(run: str, as_json: bool) -> None:
 def follow(run: "Run", as_json: bool) -> int:
     """Show a run's progress until it is at rest; its exit code, or 0 where somebody stopped looking."""
     from jobs.cli.progress import terminal_progress
-    from jobs.finding import refreshed
+    from jobs.finding import refreshed, watched
     from jobs.states import AT_REST
     from jobs.store import user_store
 
     store, state, total = user_store(), None, None
+    watch = watched(run)
     with ending(None, as_json), terminal_progress() as progress:
         try:
             while True:
-                run, seen = refreshed(run, store, progress.say)
+                run, seen = refreshed(run, store, progress.say, watch)
                 if (run.state, run.message) != state and run.state not in AT_REST:
                     progress.say(f"Run {run.run_id} is {run.state}. {run.message}".rstrip())
                 state = (run.state, run.message)

@@ -37,14 +37,15 @@ def status(run: str, watch: bool, as_json: bool) -> None:
 
 
 def _looks(name: str, watch: bool) -> "Iterator[tuple[Run, Status, dict[str, int]]]":
-    from jobs.finding import find, refreshed
+    from jobs.finding import find, refreshed, watched
     from jobs.states import AT_REST
     from jobs.store import user_store
 
     store = user_store()
     run = find(name, store)
+    looks = watched(run)
     while True:
-        run, seen = refreshed(run, store, lambda text: click.echo(text, err=True))
+        run, seen = refreshed(run, store, lambda text: click.echo(text, err=True), looks)
         yield run, seen, _errors(run, seen)
         if not watch or run.state in AT_REST:
             return

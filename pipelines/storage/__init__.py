@@ -33,6 +33,10 @@ class Stored:
     modified: float  #: seconds since the epoch, by the storage's clock
 
 
+#: How far a log was read, as its storage has it; None: not at all.
+Place = int | frozenset[str] | None
+
+
 class Storage(Protocol):
     """A frozen dataclass that travels to the workers. Whatever fails in passing is tried again, then an OutputError.
 
@@ -70,6 +74,12 @@ class Storage(Protocol):
 
     def appended(self, name: str) -> bytes:
         """All that was added to a log, in order; empty if nothing was. A line that a kill cut short has its own end."""
+
+    def added(self, name: str, place: Place) -> tuple[bytes, Place]:
+        """What was added to a log since it was read to a place, and the place to go on from. It costs what is new.
+
+        What several processes add comes in the order in which it is there, where `appended` has it by their clocks.
+        """
 
     def read(self, name: str) -> bytes:
         """All of a small file."""

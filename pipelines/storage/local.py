@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import commit_points
-from pipelines.storage import OutputError, Stored, told_of_disk
+from pipelines.storage import OutputError, Place, Stored, told_of_disk
 
 #: Not in data/: DuckDB's and Polars' globs read what begins with a dot, too.
 _DRAFTS = "runs/tmp"
@@ -96,9 +96,22 @@ class LocalStorage:
                 os.fsync(file.fileno())
 
     def appended(self, name: str) -> bytes:
-        with suppress(FileNotFoundError):
-            return Path(self.uri, name).read_bytes()
-        return b""
+        return self.added(name, None)[0]
+
+    def added(self, name: str, place: Place) -> tuple[bytes, Place]:
+        start = place or 0
+        assert isinstance(start, int)
+        data, size = b"", 0
+        with suppress(FileNotFoundError), self._told("be read"), Path(self.uri, name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(start)
+            data = file.read()
+        if size < start:
+            raise OutputError(
+                f"{self.where(name)} is shorter than it was: expected {start} bytes and what came since, got {size}. "
+                "Somebody deleted or replaced it while it was followed: look at it anew."
+            )
+        return data, start + len(data)
 
     def read(self, name: str) -> bytes:
         with self._told("be read"):

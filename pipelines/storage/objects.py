@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 import psutil
@@ -22,7 +20,8 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pipelines import commit_points, transient
 from pipelines.items import InputError, locate
-from pipelines.storage import OutputError, Stored, told_of_disk
+from pipelines.storage import OutputError, Place, Stored, told_of_disk
+from pipelines.storage.pieces import long_before, next_piece
 
 #: The drivers that pass a condition on to their store, in every way in which they upload.
 _DRIVERS = {"s3fs", "gcsfs", "adlfs"}
@@ -90,14 +89,22 @@ class ObjectStorage:
         self._tried(name, "be written", lambda: self._fs.pipe_file(self._path(name), data))
 
     def append(self, name: str, data: bytes) -> None:
-        self.write(f"{name}/{_next_time():020d}-{os.getpid():010d}-{uuid.uuid4().hex}", data)
+        self.write(next_piece(name), data)
 
     def appended(self, name: str) -> bytes:
-        names = list(self.names(name))
+        return self.added(name, None)[0]
+
+    def added(self, name: str, place: Place) -> tuple[bytes, Place]:
+        read = place or frozenset()
+        assert isinstance(read, frozenset)
+        names = [one for one in self.names(name, long_before(read)) if one not in read]
+        read = read.union(names)
+        late = long_before(read)
+        place = frozenset(one for one in read if one > late)
         if len(names) < 2:
-            return b"".join(map(self.read, names))
+            return b"".join(map(self.read, names)), place
         with ThreadPoolExecutor(min(_READS, len(names))) as pool:
-            return b"".join(pool.map(self.read, names))
+            return b"".join(pool.map(self.read, names)), place
 
     def read(self, name: str) -> bytes:
         return self._tried(name, "be read", partial(self._read, name), missing=True)
@@ -381,15 +388,3 @@ def _drafts(temporary: str, process: int) -> Path:
             f"{error.strerror}. Set TMPDIR to a folder that can."
         ) from error
     return folder
-
-
-_clock = Lock()
-_last_time = 0
-
-
-def _next_time() -> int:
-    """The time in nanoseconds, which in a process doesn't repeat or go back: its lines stay in order."""
-    global _last_time  # noqa: PLW0603
-    with _clock:
-        _last_time = max(time.time_ns(), _last_time + 1)
-        return _last_time

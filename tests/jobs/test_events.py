@@ -1,14 +1,23 @@
 """events.jsonl: its schema, its order, and what is left of it after a kill."""
 
+import io
 import json
+import os
 import re
+import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import s3fs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jobs.events import KINDS, Events, read, recorded
+from jobs.events import KINDS, Events, Reader, read, recorded
 from pipelines.storage import OutputError, Storage, open_storage
+from tests.faults.store import Store, s3
 
 README = Path(__file__).parent.parent.parent / "README.md"
 
@@ -48,6 +57,106 @@ def test_a_line_that_a_kill_cut_short_spoils_no_other(storage: Storage) -> None:
     Events(storage, "run1", 2).note("attempt_interrupted")
     assert [event["attempt"] for event in read(storage, "run1")] == [1, 2]
     assert len(path.read_text().splitlines()) == 3
+
+
+SHARE = st.sampled_from([0.0, 0.3, 0.9, 1.0])  # of a line without its end
+STEPS = st.one_of(
+    st.just("note"),
+    st.just("look"),
+    st.tuples(st.just("killed"), SHARE),  # when so much of a line was written
+    st.tuples(st.just("seen"), SHARE),  # while
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEPS, max_size=20))
+def test_what_is_read_in_pieces_is_what_is_read_at_once(steps: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        storage, attempt, found = open_storage(folder), 1, list[dict[str, Any]]()
+        path = Path(storage.where("runs/run1/events.jsonl"))
+        reader = Reader(storage, "run1")
+        for step in [*steps, "look"]:
+            if step == "note":
+                Events(storage, "run1", attempt).note("oom_halved", shard=len(found), batch=2, chunk=1)
+            elif step == "look":
+                found += reader.new()
+                assert found == list(read(storage, "run1"))
+            else:
+                Events(storage, "run1", attempt).note("stalled", state={"of": attempt})
+                data = path.read_bytes()
+                begin = data[:-1].rfind(b"\n") + 1
+                there = begin + 1 + round(step[1] * (len(data) - begin - 2))
+                os.truncate(path, there)
+                if step[0] == "killed":
+                    attempt += 1
+                    continue
+                found += reader.new()
+                assert found == list(read(storage, "run1"))
+                path.write_bytes(data)
+        assert not list(reader.new())
+
+
+def test_a_look_at_a_folder_reads_what_is_new(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    class Counting(io.FileIO):
+        def readinto(self, into: Any) -> int:
+            taken.append(super().readinto(into) or 0)
+            return taken[-1]
+
+        def readall(self) -> bytes:
+            data = super().readall()
+            taken.append(len(data))
+            return data
+
+    reader = Reader(storage, "run1")
+    for count in (0, 1000, 0, 3):
+        added = b"".join(b'{"event": "stalled", "state": {"of": %d}}\n' % n for n in range(count))
+        if added:
+            storage.append("runs/run1/events.jsonl", added)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", lambda self, mode: io.BufferedReader(Counting(self, mode)))
+            assert len(list(reader.new())) == count
+        assert sum(taken) == len(added)
+        taken.clear()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    with s3() as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield made
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_look_at_a_bucket_asks_for_what_is_new(bucket: Store) -> None:
+    storage, found = open_storage("s3://bucket/out"), list[dict[str, Any]]()
+    reader = Reader(storage, "run1")
+    for attempt, more in ((1, 20), (2, 0), (2, 1), (3, 4)):
+        for shard in range(more):
+            Events(storage, "run1", attempt).note("oom_halved", shard=shard, batch=2, chunk=1)
+        bucket.proxy.asked.clear()
+        found += reader.new()
+        asked = [request.split()[0] for request in bucket.proxy.asked]
+        assert sorted(asked) == sorted(["GET"] + ["GET", "HEAD"] * more)  # one lists them
+        assert found == list(read(storage, "run1"))
+
+
+def test_a_log_that_was_replaced_while_it_was_followed_is_said(storage: Storage) -> None:
+    reader = Reader(storage, "run1")
+    Events(storage, "run1", 1).note("stalled", state={"of": "one"})
+    assert len(list(reader.new())) == 1
+    path = Path(storage.where("runs/run1/events.jsonl"))
+    size = path.stat().st_size
+    path.unlink()
+    with pytest.raises(OutputError) as raised:
+        list(reader.new())
+    assert str(raised.value) == (
+        f"{path} is shorter than it was: expected {size} bytes and what came since, got 0. Somebody deleted or "
+        "replaced it while it was followed: look at it anew."
+    )
 
 
 def test_how_an_attempt_ends_is_noted(storage: Storage) -> None:

@@ -1,15 +1,23 @@
 """What became of a run, from its events, its lease and its target: for every way in which it can have ended."""
 
+import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.target import Sent
-from jobs.events import Events
-from jobs.lease import held
-from jobs.observing import Status, observe
+from jobs import following
+from jobs.events import Events, read
+from jobs.lease import Holder, held
+from jobs.observing import Status, Watch, observe
+from jobs.pace import STAGES, pace
 from jobs.states import STATES
+from jobs.store import Run, user_store
 from pipelines.storage import Storage, open_storage
 
 RUN = "0123456789ab"
@@ -38,7 +46,7 @@ def committed(shard: int, quarantined: int = 0) -> tuple[str, dict[str, Any]]:
 
 
 def seen(storage: Storage, sent: Sent | None = None) -> Status:
-    return observe(storage, RUN, sent)
+    return observe(Watch(storage, RUN), sent)
 
 
 def ended(storage: Storage, *told: tuple[str, dict[str, Any]]) -> Status:
@@ -90,7 +98,7 @@ def test_running_while_its_lease_is_held(storage: Storage) -> None:
     happened(storage, 1, ("attempt_started", STARTED))
     with held(storage, RUN, None):
         assert (seen(storage).state, seen(storage).exit_code) == ("running", None)
-        assert observe(storage, "another").state == "lost"
+        assert observe(Watch(storage, "another")).state == "lost"
     assert seen(storage).state == "lost"
 
 
@@ -134,3 +142,75 @@ def test_a_resumed_run_is_not_as_its_last_attempt_ended(storage: Storage) -> Non
         "failed",
         "The job can't be run as it is: perceive logs says why.",
     )
+
+
+def test_who_ends_while_a_sign_of_life_is_waited_for_is_not_lost(storage: Storage) -> None:
+    """Of another host, which can only be watched."""
+    happened(storage, 1, ("attempt_started", STARTED))
+    holder = vars(replace(Holder.me(), host="there", space="another boot"))
+    lease = {"number": 1, "run_id": RUN, "holder": holder, "began": "2026-11-25T10:00:00+00:00"}
+    storage.write("runs/leases/000001.json", json.dumps(lease).encode())
+    said: list[str] = []
+
+    def ends(text: str) -> None:
+        said.append(text)
+        happened(storage, 1, ("manifest_published", PUBLISHED), ("attempt_done", {"seconds": 1.0}))
+        storage.write("runs/leases/000001.released", b"")
+
+    found = observe(Watch(storage, RUN), tell=ends)
+    assert said == ["waiting for a sign of life of there, which held this output last"]
+    assert (found.state, found.exit_code, found.attempt.rows) == ("done", 0, 7)
+
+
+PROGRESS = {"windows": 0, "total": 100, "cores": 2, "cores_busy": 0.5, "memory": 1}
+EVENT = st.one_of(
+    st.just(("attempt_started", STARTED)),
+    st.builds(committed, st.integers(0, 3), st.integers(0, 2)),
+    st.integers(0, 20).map(lambda windows: ("progress", windows)),
+    st.just(("manifest_published", PUBLISHED)),
+    st.just(("attempt_failed", {"error": "OutputError", "message": "no room", "traceback": ""})),
+    st.just(("attempt_interrupted", {})),
+    st.just(("attempt_done", {"seconds": 1.0})),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(told=st.lists(st.lists(EVENT, max_size=6), max_size=6), step_s=st.sampled_from([1, 10, 59, 61]))
+def test_a_watch_that_is_kept_sees_what_a_new_one_does(
+    told: list[list[tuple[str, Any]]], step_s: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        storage = open_storage(folder)
+        kept, seconds, attempt, done = Watch(storage, RUN), 0, 0, 0
+        for piece in told:
+            for kind, fields in piece:
+                what: Any = fields
+                seconds += step_s
+                if kind == "attempt_started":
+                    attempt, done = attempt + 1, 0
+                elif kind == "progress":
+                    done += what
+                    stage = {"workers": 2, "windows": done, "busy_s": done / 8}
+                    what = PROGRESS | {"stages": dict.fromkeys(STAGES, stage)}
+                at = f"2026-11-25T10:{seconds // 60:02}:{seconds % 60:02}+00:00"
+                Events(storage, RUN, attempt).note(kind, at, **what)
+            seen = observe(kept)
+            assert seen == observe(Watch(storage, RUN))
+            assert seen.pace == pace(read(storage, RUN))
+        assert len(kept.paced) <= 2 + 60 // step_s + 1
+
+
+def test_what_happens_is_told_once_as_it_happens(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first look to that at which the run is at rest, and what came just before it."""
+    happened(storage, 1, ("attempt_started", STARTED))
+    to_come: list[Any] = [[committed(0)], [], [committed(1), ("attempt_done", {"seconds": 1.0})]]
+    run = Run(RUN, "texts", "latents", storage.uri, "running")
+    with held(storage, RUN, None):
+        monkeypatch.setattr(
+            following.time, "sleep", lambda _: happened(storage, 1, *to_come.pop(0)) if to_come else None
+        )
+        found = [event["event"] for event in following.happened(run, user_store(), follow=True)]
+    assert found == ["attempt_started", "shard_committed", "shard_committed", "attempt_done"]
+    assert not to_come
+    again = following.happened(run, user_store(), follow=False)
+    assert [event["event"] for event in again] == found

@@ -4,14 +4,19 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs import events
 from jobs import pace as paces
 from jobs.events import Events, read
+from jobs.metrics import Account
 from jobs.pace import STAGES, Marks, Pace, pace
+from jobs.records import Record
+from jobs.summary import Story
 from pipelines.storage import open_storage
 from tests.pipelines.told import Told
 
@@ -179,20 +184,32 @@ def test_the_slowest_stage_limits_and_no_gain_is_promised_beyond_the_next(
         assert float(gain[1]) <= ratio * 1.1 + 0.05 or found.stages[1].windows <= 100
 
 
-EVENT = st.builds(
-    mark,
-    seconds=st.floats(0, 1e6),
-    done=st.tuples(*[st.floats(0, 1e6)] * 3),
-    busy=st.tuples(*[st.floats(0, 1e6)] * 3),
-    total=st.integers(0, 10**6),
-    before=st.integers(0, 10),
-    cores_busy=st.floats(0, 1),
+STEP = st.fixed_dictionaries(
+    {
+        "seconds": st.floats(-100, 1e6),  # clocks are set
+        "done": st.tuples(*[st.floats(0, 1e6)] * 3),
+        "busy": st.tuples(*[st.floats(0, 1e6)] * 3),
+        "total": st.integers(0, 10**6),
+        "before": st.integers(0, 10),
+        "cores_busy": st.floats(0, 1),
+    }
 )
 
 
-@given(events=st.lists(EVENT | st.builds(started, st.sampled_from(["cpu", "cuda"])), max_size=6))
-def test_whatever_was_noted_there_is_a_sentence(events: list[dict[str, Any]]) -> None:
-    found = pace(events)
+@given(steps=st.lists(STEP | st.sampled_from(["cpu", "cuda"]), max_size=6))
+def test_whatever_was_noted_there_is_a_sentence(steps: list[dict[str, Any] | str]) -> None:
+    noted: list[dict[str, Any]] = []
+    seconds, done, busy = 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    for step in steps:
+        if isinstance(step, str):
+            noted.append(started(step))
+            done = busy = (0.0, 0.0, 0.0)
+            continue
+        seconds += step["seconds"]
+        done = tuple(map(sum, zip(done, step["done"], strict=True)))
+        busy = tuple(map(sum, zip(busy, step["busy"], strict=True)))
+        noted.append(mark(**step | {"seconds": seconds, "done": done, "busy": busy}))
+    found = pace(noted)
     if found:
         assert re.match(r"(decode|predict|write|starting|no stage|nothing)\b", found.limit)
         assert all(stage.queue >= 0 and 0 <= (stage.busy or 0) <= 1 for stage in found.stages)
@@ -220,3 +237,41 @@ def test_marks_are_events_that_pace_reads(tmp_path: Path, monkeypatch: pytest.Mo
     found = pace(noted)
     assert found
     assert found.windows == 25
+
+
+def test_over_the_loss_of_a_meter_marks_count_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one that began anew has is known to have come: pace, metrics and summary are of one mind."""
+    clock = [START]
+    monkeypatch.setattr(events, "datetime", Mock(now=lambda _: clock[0]))
+    storage = open_storage(str(tmp_path / "out"))
+    storage.prepare()
+    meter = Told()
+    marks = Marks(meter, Events(storage, "run", 1), 5, 1005, WORKERS)
+    # Each is what the meter has, ten seconds after the one before; at None it is lost.
+    for windows in (0, 200, 300, None, 0, 100, None, 50):
+        if windows is None:
+            meter.counts.counts.clear()
+            meter.counts.seconds.clear()
+            continue
+        more = windows - meter.read().get("write", 0)
+        for stage in STAGES:
+            meter.add(stage, more, 0.01 * more)
+        marks.note()
+        clock[0] += timedelta(seconds=10)
+    noted = list(read(storage, "run"))
+    assert [one["stages"]["write"]["windows"] for one in noted] == [0, 200, 300, 300, 400, 450]
+    assert [one["windows"] for one in noted] == [5, 205, 305, 305, 405, 455]
+    found = pace(noted, seconds=30)  # from the mark before the first loss
+    assert found
+    assert (found.windows, found.rate, found.seconds_left) == (455, 5, 110)
+    predict = found.stages[1]
+    assert (predict.windows, predict.queue) == (450, 0)
+    assert predict.busy == pytest.approx(1.5 / 30)
+    assert predict.capacity == pytest.approx(100)
+    account, story = Account(), Story()
+    for one in noted:
+        account.add(one)
+        story.add(one)
+    assert account.counters["perceiver_windows_total", ("predict",)] == 450
+    assert account.counters["perceiver_busy_seconds_total", ("predict",)] == pytest.approx(4.5)
+    assert story.summary("out", Record("run", "first", None, {"task": "latents"}), "job").windows == 455

@@ -16,7 +16,16 @@ import pytest
 
 from pipelines import commit_points
 from pipelines.items import locate
-from pipelines.storage import OutputError, Storage, check_conditions, create_text, created, open_storage
+from pipelines.storage import (
+    OutputError,
+    Place,
+    Storage,
+    check_conditions,
+    create_text,
+    created,
+    open_storage,
+    pieces,
+)
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.objects import ObjectStorage
 from tests.pipelines.storage.backends import STORES, failing, put, scheme_of
@@ -112,6 +121,34 @@ def test_logs_keep_their_order(storage: Storage, monkeypatch: pytest.MonkeyPatch
     assert storage.appended("runs/events") == b"".join(b"line %d\nmore\n" % i for i in range(10))
     storage.append("runs/events2", b"x\n")
     assert other.appended("runs/events2") == b"x\n"
+
+
+def test_logs_are_read_on_from_a_place(storage: Storage) -> None:
+    assert storage.added("runs/events", None)[0] == b""
+    place: Place = None
+    found = b""
+    for i in range(10):
+        storage.append("runs/events", b"line %d\n" % i)
+        if i % 3:
+            data, place = storage.added("runs/events", place)
+            found += data
+            assert found == b"".join(b"line %d\n" % n for n in range(i + 1))
+            assert storage.added("runs/events", place) == (b"", place)
+    assert storage.added("runs/events", place)[0] == b"line 9\n"
+
+
+def test_what_comes_late_to_a_log_is_read(remote: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a clock that is behind. What is an hour old is not looked for again: place and listing stay small."""
+    hour, now = 3600 * 10**9, time.time_ns()
+    place: Place = None
+    for minutes in (-200, -100, 0, -59, -30, 0, 45):
+        monkeypatch.setattr(pieces, "_next_time", lambda at=now + minutes * hour // 60: at)
+        remote.append("log", b"%d\n" % minutes)
+        data, place = remote.added("log", place)
+        assert data == b"%d\n" % minutes
+    assert isinstance(place, frozenset)
+    assert len(place) == 3  # of the last hour
+    assert remote.appended("log") == b"-200\n-100\n-59\n-30\n0\n0\n45\n"
 
 
 def test_a_torn_line_has_its_own_end(tmp_path: Path) -> None:
