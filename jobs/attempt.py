@@ -296,7 +296,7 @@ def execute(
             growth=growth(resolved, workers, missing.num_rows, events) if elsewhere else None,
         )
         marks = Marks(meter, events, before, total, workers)
-        show = partial(_show, meter=meter, progress=progress, before=before, events=events, marks=marks)
+        show = partial(_show, meter=meter, progress=progress, events=events, marks=marks)
         with beside(show), closing(pipeline.commits(dataset)) as made:
             try:
                 for commit in made:
@@ -313,9 +313,7 @@ def _gave_up(progress: Progress, daemon: str) -> None:
     progress.give_up(_DIED.format(daemon))
 
 
-def _show(
-    ended: threading.Event, meter: Meter, progress: Progress, before: int, events: Events, marks: Marks
-) -> None:
+def _show(ended: threading.Event, meter: Meter, progress: Progress, events: Events, marks: Marks) -> None:
     """Show what the model has done, and note what workers tell, twice a second, and once more in the end."""
     from ray.exceptions import RayError
 
@@ -324,7 +322,7 @@ def _show(
         last = ended.wait(0.5)
         # A meter that is lost, or a storage that is down: the run itself says what became of it.
         with suppress(RayError, OutputError):
-            progress.at(before + meter.read().get("predict", 0))
+            progress.at(marks.done())
             for told in meter.heard():
                 events.note(told.pop("kind"), at=told.pop("time"), **told)
             if last:

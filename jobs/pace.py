@@ -42,6 +42,11 @@ class Marks:
         if marks_due(self._began, self._noted):
             self.note()
 
+    def done(self) -> int:
+        """How many windows the model has done by now, of all attempts."""
+        windows = self._windows.on(self._meter.read())
+        return min(self._total, self._before + int(windows["predict"]))
+
     def note(self) -> None:
         """Note one now."""
         self._noted = time.monotonic()

@@ -258,6 +258,7 @@ def test_over_the_loss_of_a_meter_marks_count_on(tmp_path: Path, monkeypatch: py
             meter.add(stage, more, 0.01 * more)
         marks.note()
         clock[0] += timedelta(seconds=10)
+    assert marks.done() == 455
     noted = list(read(storage, "run"))
     assert [one["stages"]["write"]["windows"] for one in noted] == [0, 200, 300, 300, 400, 450]
     assert [one["windows"] for one in noted] == [5, 205, 305, 305, 405, 455]
