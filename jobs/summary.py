@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, Literal
 
 from jobs import events
@@ -228,9 +229,7 @@ class Story:
 
     def summary(self, output: str, record: Record, job: str) -> Summary:
         """What it comes to so far."""
-        attempts = [
-            one.summary(last=number == len(self.attempts)) for number, one in enumerate(self.attempts, 1)
-        ]
+        attempts = [one.summary(after) for one, after in zip_longest(self.attempts, self.attempts[1:]) if one]
         marked = [one for one in self.attempts if one.marks]
         last = marked[-1].marks[-1] if marked else None
         stages = {stage: self._stage(stage, marked) for stage in STAGES} if marked else {}
@@ -341,18 +340,21 @@ class _Attempt:
         """Seconds from its first mark to its last."""
         return seconds_between(self.marks[0]["time"], self.marks[-1]["time"])
 
-    def summary(self, last: bool) -> AttemptSummary:
+    def summary(self, after: "_Attempt | None") -> AttemptSummary:
+        """As far as it is known, also from the attempt after it; without one it is the last."""
         started, end = self.started or {}, self.end
+        before = started.get("done", 0)
+        found = (after.started or {}).get("done", 0) if after else 0
         return AttemptSummary(
             number=self.number,
             host=started.get("host", ""),
             device=started.get("device", ""),
             began=self.began,
             ended=end["time"] if end else None,
-            outcome=_ENDS[end["event"]] if end else "unfinished" if last else "killed",
+            outcome=_ENDS[end["event"]] if end else "killed" if after else "unfinished",
             seconds=round(seconds_between(self.began, self.last), 1),
-            shards_before=started.get("done", 0),
-            shards=self.shards,
+            shards_before=before,
+            shards=max(self.shards, found - before),  # a killed one has not noted its last commits, perhaps
             environment=started.get("environment", {}),
             error=end.get("error") if end else None,
             message=end.get("message", "") if end else "",
