@@ -44,9 +44,14 @@ def _looks(name: str, watch: bool) -> "Iterator[tuple[Run, Status, dict[str, int
     store = user_store()
     run = find(name, store)
     looks = watched(run)
+    errors: dict[str, int] = {}
+    known = None  # of how much they were read: all of the quarantine table is
     while True:
         run, seen = refreshed(run, store, lambda text: click.echo(text, err=True), looks)
-        yield run, seen, _errors(run, seen)
+        so_far = seen.attempt.number, seen.attempt.quarantined, seen.attempt.ended
+        if so_far != known:
+            errors, known = _errors(run, seen), so_far
+        yield run, seen, errors
         if not watch or run.state in AT_REST:
             return
         time.sleep(_EVERY_S)

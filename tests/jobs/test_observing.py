@@ -1,17 +1,19 @@
 """What became of a run, from its events, its lease and its target: for every way in which it can have ended."""
 
+import importlib
 import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.target import Sent
-from jobs import following
+from jobs import finding, following, quarantine
 from jobs.events import Events, read
 from jobs.lease import Holder, held
 from jobs.observing import Status, Watch, observe
@@ -214,3 +216,26 @@ def test_what_happens_is_told_once_as_it_happens(storage: Storage, monkeypatch: 
     assert not to_come
     again = following.happened(run, user_store(), follow=False)
     assert [event["event"] for event in again] == found
+
+
+def test_a_watched_status_reads_the_quarantine_once_it_has_grown(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened(storage, 1, ("attempt_started", STARTED))
+    end = ("attempt_done", {"seconds": 1.0})
+    to_come: list[Any] = [[committed(0)], [committed(1, 2)], [], [committed(2)], [committed(3, 1), end]]
+    read_of: list[int] = []  # how many rows there were at each reading
+
+    def errors(out: str) -> pa.Table:
+        read_of.append(seen(storage).attempt.quarantined)
+        return pa.table({"error": ["MediaError"] * read_of[-1]})
+
+    status = importlib.import_module("jobs.cli.status")  # the package has the command by that name
+    monkeypatch.setattr(quarantine, "errors", errors)
+    monkeypatch.setattr(finding, "find", lambda *_: Run(RUN, "texts", "latents", storage.uri, "running"))
+    monkeypatch.setattr(status.time, "sleep", lambda _: happened(storage, 1, *to_come.pop(0)))
+    with held(storage, RUN, None):
+        looks = [(one.attempt.quarantined, known) for _, one, known in status._looks(RUN, watch=True)]
+    assert [rows for rows, _ in looks] == [0, 0, 2, 2, 2, 3]
+    assert all(known == ({"MediaError": rows} if rows else {}) for rows, known in looks)
+    assert read_of == [2, 3]
