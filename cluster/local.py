@@ -55,6 +55,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def nvidia_driver() -> bool:
+    """Whether there is a driver for GPUs of NVIDIA's: on Linux, or WSL's."""
+    return any(Path(place).exists() for place in ("/proc/driver/nvidia", "/dev/dxg"))
+
+
 def gpu_type() -> str:
     """Of which type this machine's first GPU is, as Ray (2.60) would call it; empty if it has none."""
     for about in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):

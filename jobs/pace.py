@@ -44,8 +44,7 @@ class Marks:
 
     def done(self) -> int:
         """How many windows the model has done by now, of all attempts."""
-        windows = self._windows.on(self._meter.read())
-        return min(self._total, self._before + int(windows["predict"]))
+        return self._of_run(self._windows.on(self._meter.read()))
 
     def note(self) -> None:
         """Note one now."""
@@ -55,7 +54,7 @@ class Marks:
         spent, idle = (now - then for now, then in zip(self._cores, before, strict=True))
         self._events.note(
             "progress",
-            windows=min(self._total, self._before + int(windows["predict"])),
+            windows=self._of_run(windows),
             total=self._total,
             stages={
                 stage: {
@@ -69,6 +68,9 @@ class Marks:
             cores_busy=round(1 - idle / spent, 3) if spent > 0 else 0.0,
             memory=psutil.virtual_memory().used,
         )
+
+    def _of_run(self, windows: Mapping[str, float]) -> int:
+        return min(self._total, self._before + int(windows["predict"]))
 
 
 class _Counted:

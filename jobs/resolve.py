@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.local import cores, gpu_type
+from cluster.local import cores, gpu_type, nvidia_driver
 from jobs.spec import Job, SpecError
 from perceiver_core.checkpoint import CheckpointError, CheckpointInfo, inspect
 from perceiver_core.config import PUBLISHED, PerceiverConfig
@@ -21,8 +21,6 @@ from pipelines.sources.choose import choose
 from pipelines.stages import ModelPlan, check_kept
 from pipelines.tasks import TASKS
 
-#: What NVIDIA's driver puts there: on Linux, and in WSL. Without it torch need not be asked, nor loaded.
-_DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/dxg"))
 #: What one decoder call may hold of scores and activations.
 _DECODER_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 #: Ray's switches for pickles in tables: code that runs when a stranger's file is read.
@@ -146,8 +144,8 @@ def _choice(job: Job, found: CheckpointInfo) -> str:
 def gpus_of(job: Job) -> int:
     """How many GPUs the run uses; 0 is the CPU."""
     wanted = job.compute.device
-    if wanted == "cpu" or (wanted == "auto" and not any(driver.exists() for driver in _DRIVERS)):
-        return 0
+    if wanted == "cpu" or (wanted == "auto" and not nvidia_driver()):
+        return 0  # without a driver torch need not be asked, nor loaded
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():

@@ -75,7 +75,7 @@ class PerceiverFourierPositionEncoding(PositionEncoding):
         self._check(index_dims)
         tables = [self.of_axis(axis, input_positions(n)) for axis, n in enumerate(index_dims)]
         parts = []
-        for axis, table in _in_order(tables):
+        for axis, table in in_order(tables):
             shape = [1] * len(index_dims) + [table.shape[1]]
             shape[axis] = table.shape[0]
             parts.append(table.to(device).view(shape).expand(*index_dims, -1))
@@ -85,7 +85,7 @@ class PerceiverFourierPositionEncoding(PositionEncoding):
         self._check(index_dims)
         tables = [self.of_axis(axis, output_positions(n)) for axis, n in enumerate(index_dims)]
         coordinates = torch.unravel_index(indices.long(), tuple(index_dims))  # d of (..., M)
-        parts = [table.to(indices.device)[coordinates[axis]] for axis, table in _in_order(tables)]
+        parts = [table.to(indices.device)[coordinates[axis]] for axis, table in in_order(tables)]
         return torch.cat(parts, dim=-1)  # (..., M, output_size())
 
     def of_axis(self, axis: int, positions: Tensor) -> list[Tensor]:
@@ -108,7 +108,7 @@ class PerceiverFourierPositionEncoding(PositionEncoding):
             )
 
 
-def _in_order(tables: Sequence[Sequence[Tensor]]) -> Iterator[tuple[int, Tensor]]:
+def in_order(tables: Sequence[Sequence[Tensor]]) -> Iterator[tuple[int, Tensor]]:
     """The tables of each axis as they stand in the features, with their axis: by kind, then by axis."""
     for kind in zip(*tables, strict=True):
         yield from enumerate(kind)

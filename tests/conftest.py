@@ -65,6 +65,12 @@ def ray_here() -> Iterator[Resources]:
 
 
 @pytest.fixture(scope="session")
+def gpu() -> None:
+    """For tests that need one: `make gpus`."""
+    assert torch.cuda.is_available(), "make gpus needs a GPU that PyTorch sees: look at perceive doctor"
+
+
+@pytest.fixture(scope="session")
 def strange_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one of each kind that tests/strange.py knows."""
     return make_strange_media(tmp_path_factory.mktemp("strange"))

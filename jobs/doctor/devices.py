@@ -1,22 +1,17 @@
 """Devices: what PyTorch computes on, and that it computes there what a CPU does."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+from cluster.local import nvidia_driver
 from jobs.doctor.check import Check, in_bytes, told
 
-if TYPE_CHECKING:
-    pass
-
-_DRIVER = Path("/proc/driver/nvidia")
 _SIDE = 256
 #: Relative errors that rounding explains: TF32 keeps 10 bits, bfloat16 8.
 _MOST: Mapping[str, float] = MappingProxyType({"float32": 5e-3, "bfloat16": 3e-2})
 
 
-def device(driver: Path = _DRIVER) -> Iterator[Check]:
+def device(driver: Callable[[], bool] = nvidia_driver) -> Iterator[Check]:
     """Each GPU, or the CPU where there is none."""
     import torch
 
@@ -25,7 +20,7 @@ def device(driver: Path = _DRIVER) -> Iterator[Check]:
             yield _gpu(number)
         return
     cpu = _cpu()
-    if driver.exists():
+    if driver():
         found = f"There is an NVIDIA driver, but this PyTorch ({torch.__version__}) sees no GPU: runs use the CPU."
         advice = "Install a build of PyTorch for CUDA (pytorch.org has the command), and look at nvidia-smi."
         yield Check("gpu", "warning", found, advice)

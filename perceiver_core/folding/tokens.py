@@ -12,7 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perceiver_core.positions import PerceiverFourierPositionEncoding, PositionEncoding, input_positions
+from perceiver_core.positions import (
+    PerceiverFourierPositionEncoding,
+    PositionEncoding,
+    in_order,
+    input_positions,
+)
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,16 @@ def fourier_axes(
     encoding: PerceiverFourierPositionEncoding, axes: Sequence[Tensor], device: torch.device
 ) -> list[Axis]:
     """The axes of Fourier features, at the positions (n,) of each, bit for bit those that the plain model computes."""
-    found, d = [], len(axes)
-    for axis, positions in enumerate(axes):
-        tables = encoding.of_axis(axis, positions)
-        channels, start = [], 0
-        for table in tables:  # behind those of the same kind of the axes before
-            width = table.shape[1]
-            channels.append(torch.arange(width) + start + axis * width)
-            start += d * width
-        features = torch.cat(tables, dim=1).to(device).double()  # (n, c)
-        found.append(Axis(torch.cat(channels).to(device), features))
-    return found
+    tables = [encoding.of_axis(axis, positions) for axis, positions in enumerate(axes)]
+    channels: list[list[Tensor]] = [[] for _ in axes]
+    start = 0
+    for axis, table in in_order(tables):
+        channels[axis].append(torch.arange(start, start + table.shape[1]))
+        start += table.shape[1]
+    return [
+        Axis(torch.cat(own).to(device), torch.cat(parts, dim=1).to(device).double())
+        for own, parts in zip(channels, tables, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,13 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs import attempt
-from jobs.attempt import run_job
 from jobs.events import Events
 from jobs.pace import Marks
-from jobs.spec import parse_job
 from pipelines.meter import peak_memory
+from tests.bench.of_texts import run_texts, save_model, write_texts
 from tests.bench.orchestration import cpu_of
-from tests.pipelines.committing import NoProgress
-from tests.pipelines.staging import save_head
 
 
 def main() -> None:
@@ -55,7 +51,7 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="bench-account-"))
     try:
-        save_head(folder / "model", "PerceiverForSequenceClassification", max_position_embeddings=512)
+        save_model(folder)
         shares, ratios, told = [], [], {}
         for turn in range(asked.turns):
             seconds: dict[str, float] = {}
@@ -82,9 +78,7 @@ def main() -> None:
 def _measured(folder: Path, items: int, shard: int, kind: str) -> tuple[float, dict[str, Any]]:
     """The CPU seconds of a run, and what it says of its account."""
     home = folder / kind
-    home.mkdir()
-    texts = [f"a text of some length, number {i} " * 8 for i in range(items)]
-    pq.write_table(pa.table({"text": texts}), home / "texts.parquet", row_group_size=1000)
+    write_texts(home, [b"a text of some length, number %d " % i * 8 for i in range(items)])
     command = [sys.executable, "-m", "tests.bench.account", "--run", str(home), kind, "--shard", str(shard)]
     said: list[bytes] = []
     seconds = cpu_of(lambda: said.append(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
@@ -108,18 +102,7 @@ def _seconds_of_notes() -> float:
 
 def _run(home: Path, shard: int, account: bool) -> None:
     spent = _timed() if account else _left_out()
-    job = parse_job(
-        {
-            "name": "account",
-            "task": "text-classification",
-            "model": {"checkpoint": str(home.parent / "model")},
-            "input": {"uri": str(home / "texts.parquet")},
-            "output": {"uri": str(home / "out")},
-            "options": {"top_k": 2, "overlap": 32},
-            "compute": {"shard_windows": shard},
-        }
-    )
-    result = run_job(job, NoProgress())
+    result = run_texts(home, "account", shard_windows=shard)
     run = home / "out/runs" / result.run_id
     lines = (run / "events.jsonl").read_text().splitlines()
     assert account == (run / "summary.json").exists()

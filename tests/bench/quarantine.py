@@ -19,15 +19,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from jobs.attempt import run_job
-from jobs.spec import parse_job
 from pipelines import reader
+from tests.bench.of_texts import run_texts, save_model, write_texts
 from tests.bench.orchestration import cpu_of
-from tests.pipelines.committing import NoProgress
-from tests.pipelines.staging import save_head
 
 _BAD = b"\xff\xfe no UTF-8"
 _EVERY = 100
@@ -41,17 +35,17 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.run:
-        _run(asked.run)
+        assert run_texts(asked.run, "quarantine").items
         return
     folder = Path(tempfile.mkdtemp(prefix="bench-quarantine-"))
     try:
-        save_head(folder / "model", "PerceiverForSequenceClassification", max_position_embeddings=512)
+        save_model(folder)
         ratios = []
         for turn in range(asked.turns):
             seconds = {}
             for kind in ("good", "bad") if turn % 2 else ("bad", "good"):
                 home = folder / f"{kind}{turn}"
-                _write(home, asked.items, kind == "bad")
+                write_texts(home, _texts(asked.items, kind == "bad"))
                 command = [sys.executable, "-m", "tests.bench.quarantine", "--run", str(home)]
                 seconds[kind] = cpu_of(lambda c=command: subprocess.run(c, check=True))  # type: ignore[misc]
                 named = reader.quarantine(str(home / "out")).num_rows
@@ -69,26 +63,8 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def _write(home: Path, items: int, bad: bool) -> None:
-    home.mkdir()
-    texts = [_BAD if bad and i % _EVERY == 0 else b"a text of some length " * 10 for i in range(items)]
-    pq.write_table(
-        pa.table({"text": pa.array(texts, pa.binary())}), home / "texts.parquet", row_group_size=1000
-    )
-
-
-def _run(home: Path) -> None:
-    job = parse_job(
-        {
-            "name": "quarantine",
-            "task": "text-classification",
-            "model": {"checkpoint": str(home.parent / "model")},
-            "input": {"uri": str(home / "texts.parquet")},
-            "output": {"uri": str(home / "out")},
-            "options": {"top_k": 2, "overlap": 32},
-        }
-    )
-    assert run_job(job, NoProgress()).items
+def _texts(items: int, bad: bool) -> list[bytes]:
+    return [_BAD if bad and i % _EVERY == 0 else b"a text of some length " * 10 for i in range(items)]
 
 
 if __name__ == "__main__":

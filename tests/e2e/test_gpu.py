@@ -11,34 +11,22 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cluster.local import local_ray
+from cluster.local import Resources, local_ray
 from jobs import events
 from jobs.environment import environment
-from pipelines import pipeline, reader
-from pipelines.contents import VIDEO
-from pipelines.limits import Limits
+from pipelines import reader
 from pipelines.meter import Meter
-from pipelines.plan import by_shard, shards
-from pipelines.pools import Node, fit_pools
-from pipelines.sink import Sink
-from pipelines.sources.files import Files
-from pipelines.stages import ModelPlan
+from pipelines.plan import shards
 from pipelines.storage import open_storage
 from pipelines.tasks.multimodal_autoencoding import MultimodalAutoencoding
 from tests.clips import write_clip
 from tests.e2e.command import perceive, write_job
-from tests.pipelines.committing import ended, prepared
 from tests.pipelines.tasks.tiny import FOURIER, save_class
-from tests.pipelines.test_pipeline import plan_of
+from tests.pipelines.test_pipeline import plan_of, run
 
-pytestmark = pytest.mark.gpus
+pytestmark = [pytest.mark.gpus, pytest.mark.usefixtures("gpu")]
 
 DEMO = Path(__file__).parents[2] / "examples/reconstruct.yaml"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _gpu() -> None:
-    assert torch.cuda.is_available(), "make gpus needs a GPU that PyTorch sees: look at perceive doctor"
 
 
 def answer(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
@@ -126,7 +114,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     model = {"checkpoint": str(tmp_path / "model"), "dtype": "float32", "fold": False}
     compute = {"device": "cuda", "batch": 64, "shard_windows": 64}
 
-    def run(name: str, **changes: Any) -> Path:
+    def out(name: str, **changes: Any) -> Path:
         job = write_job(
             tmp_path / name, images, tmp_path / "model", task="image-classification", model=model,
             compute=compute | changes,
@@ -136,15 +124,15 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
 
     free, _ = torch.cuda.mem_get_info()
     held = torch.empty(free - (3 << 30), dtype=torch.uint8, device="cuda")
-    short = run("short")
+    short = out("short")
     del held
     torch.cuda.empty_cache()
-    calm = run("calm", batch=8)
+    calm = out("calm", batch=8)
     halvings = happened(short, "oom_halved")
     assert [one["batch"] for one in halvings] == [32, 16, 8, 4][: len(halvings)]
     assert summary(short)["oom_halvings"] == len(halvings) >= 1
     assert not happened(calm, "oom_halved")
-    tables = [reader.dataset(str(out)).to_table() for out in (short, calm)]
+    tables = [reader.dataset(str(one)).to_table() for one in (short, calm)]
     assert tables[0].num_rows == 64
     assert tables[0]["uri"].equals(tables[1]["uri"])
     for one, other in zip(*(table["scores"].to_pylist() for table in tables), strict=True):
@@ -152,12 +140,14 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def gpu_ray() -> Iterator[Node]:
+def gpu_ray() -> Iterator[Resources]:
     with local_ray(cpus=8, gpus=1) as resources:
-        yield Node(*resources.nodes[0])
+        yield resources
 
 
-def test_a_broken_context_costs_a_process_and_no_row(gpu_ray: Node, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_broken_context_costs_a_process_and_no_row(
+    gpu_ray: Resources, checkpoint: Path, tmp_path: Path
+) -> None:
     media = tmp_path / "media"
     media.mkdir()
     for n in range(3):
@@ -176,20 +166,14 @@ def test_a_broken_context_costs_a_process_and_no_row(gpu_ray: Node, checkpoint: 
                 table[torch.tensor([9], device=model.device)].sum().item()
             return super().predict(model, batch, chunk)
 
-    def run(out: Path, task: MultimodalAutoencoding, meter: Meter) -> pa.Table:
-        sink = Sink(prepared(out), "run", 1, "arrow", task.output_schema(config), json.dumps({}))
-        model = ModelPlan(str(checkpoint), "float32", batch=4, chunk=5000)
-        pools = fit_pools([gpu_ray], None, None)
-        made = pipeline.build(
-            by_shard(plan), task, config, Files((), VIDEO), Limits(), model, "cuda", 1, sink, pools, meter
-        )
-        assert len(list(pipeline.commits(made))) == len(shards(plan)) == 3
-        ended(plan, sink)
+    def rows(out: Path, task: MultimodalAutoencoding, meter: Meter) -> pa.Table:
+        _, made = run(plan, config, checkpoint, out, gpu_ray, task, meter, device="cuda")
+        assert len(made) == len(shards(plan)) == 3
         return reader.dataset(str(out)).to_table()
 
     meter = Meter.start()
-    got = run(tmp_path / "out", Asserting(top_k=2), meter)
+    got = rows(tmp_path / "out", Asserting(top_k=2), meter)
     told = [one for one in meter.heard() if one["kind"] == "worker_replaced"]
     assert [one["stage"] for one in told] == ["predict"]
     assert "device-side assert" in told[0]["why"]
-    assert got.equals(run(tmp_path / "calm", MultimodalAutoencoding(top_k=2), Meter.start()))
+    assert got.equals(rows(tmp_path / "calm", MultimodalAutoencoding(top_k=2), Meter.start()))

@@ -9,14 +9,9 @@ from torch import Tensor
 from perceiver_core import OutputPoints
 from perceiver_core.folding import fold
 
-pytestmark = pytest.mark.gpus
+pytestmark = [pytest.mark.gpus, pytest.mark.usefixtures("gpu")]
 
 EXACT = 1e-10
-
-
-@pytest.fixture(autouse=True)
-def _gpu() -> None:
-    assert torch.cuda.is_available(), "make gpus needs a GPU that PyTorch sees: look at perceive doctor"
 
 
 def on(device: str, values: Any) -> Any:

@@ -51,6 +51,7 @@ def run(
     have: Resources,
     task: Task = TASK,
     meter: Meter | None = None,
+    device: str = "cpu",
 ) -> tuple[Any, list[Commit]]:
     from pipelines.pipeline import build, commits
 
@@ -58,7 +59,7 @@ def run(
     model = ModelPlan(str(checkpoint), "float32", batch=3, chunk=5000)
     pools = fit_pools([Node(*node) for node in have.nodes], None, None)
     dataset = build(
-        by_shard(plan), task, config, SOURCE, Limits(), model, "cpu", 1, sink, pools, meter or Meter.start()
+        by_shard(plan), task, config, SOURCE, Limits(), model, device, 1, sink, pools, meter or Meter.start()
     )
     made = list(commits(dataset))
     ended(plan, sink)
